@@ -1,0 +1,62 @@
+"""Rewards of cells whose configurations differ from row to row: what training and evaluation need.
+
+Scoring at scale has the same configurations for every record and lives in `csrm.engine`; here every row brings
+K configurations of its own, over clauses that the batch shares.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from csrm.augmentation import Batch
+from csrm.model import CSRM, Encoded, Policies
+
+__all__ = ["batch_reward", "cell_logits"]
+
+
+def batch_reward(model: CSRM, batch: Batch) -> tuple[Tensor, int]:
+    """Rewards of a batch's cells (R, K), float32 with gradients, and the number of tokens read.
+
+    Each row has configurations of its own, so clause logits are gathered row by row instead of by `soft_or`'s
+    table; probes run on the rows' own configurations.
+    """
+    encoded = model.encoder.encode([row.conversation for row in batch.rows])
+    windows = encoded.windows()
+    order = np.argsort(encoded.window_lengths, kind="stable")
+    conversations = model.encode_windows(
+        [windows[w] for w in order],
+        encoded.judged_starts[order].tolist(),
+        keep_keys=model.layout.num_probes > 0,
+    )
+    blocks = model.encoder.encode_clauses([clause.text for clause in batch.clauses])
+    clause_order = sorted(range(len(blocks)), key=lambda c: len(blocks[c]))
+    place = np.empty(len(blocks) + 1, dtype=np.int64)
+    place[[*clause_order, len(blocks)]] = np.arange(len(blocks) + 1)
+    clauses = model.encode_clauses([blocks[c] for c in clause_order], keep_keys=model.layout.num_probes > 0)
+
+    row_of_window = np.repeat(np.arange(len(batch.rows)), encoded.windows_per_record)[order]
+    logits_WK = cell_logits(model, conversations, clauses, place[batch.index_RKM[row_of_window]])
+    rows_W = torch.from_numpy(row_of_window).to(model.device)
+    worst_RK = logits_WK.new_full((len(batch.rows), logits_WK.shape[1]), -torch.inf)
+    worst_RK = worst_RK.scatter_reduce(0, rows_W.unsqueeze(1).expand_as(logits_WK), logits_WK, "amax")
+    return -worst_RK, conversations.blocks.num_tokens + clauses.blocks.num_tokens
+
+
+def cell_logits(model: CSRM, windows: Encoded, clauses: Encoded, index_WKM: NDArray[np.int64]) -> Tensor:
+    """Log-odds of violation (W, K) of each window under its own K configurations."""
+    logits_WC = model.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
+    never_W1 = logits_WC.new_full((len(logits_WC), 1), -torch.inf)
+    padded_WC = torch.cat([logits_WC, never_W1], dim=1)
+    index = torch.from_numpy(index_WKM).to(model.device)
+    logits_WK = padded_WC.gather(1, index.flatten(1)).view_as(index).logsumexp(-1)
+    if not model.layout.num_probes:
+        return logits_WK
+    num_clauses = len(clauses.blocks.lengths)
+    members = [
+        [c for c in cell if c < num_clauses] for cell in index_WKM.reshape(-1, index_WKM.shape[2]).tolist()
+    ]
+    policies = Policies.over(clauses.blocks, members, [[]] * len(members), model.device)
+    return logits_WK + model.probe_evidence(model.probe(windows, clauses, policies, shared=False))

@@ -1,0 +1,200 @@
+"""Model folders: what `from_pretrained` reads and `save_pretrained` writes. Safetensors and JSON, never pickle.
+
+model.safetensors (or shards)   weights, `backbone.*` and the evidence heads
+config.json                     the backbone's Hugging Face configuration
+csrm.json                       layout, calibration, fingerprint, facts of training
+tokenizer.json, …               the tokenizer
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+
+from csrm.calibration import Calibration
+from csrm.encoding import Encoder, Limits, load_tokenizer
+from csrm.errors import CheckpointError
+from csrm.model import CSRM, Layout
+
+__all__ = [
+    "EMBEDDED_MODEL",
+    "from_backbone",
+    "load",
+    "load_encoder",
+    "resolve_device",
+    "resolve_dtype",
+    "save",
+]
+
+EMBEDDED_MODEL = Path(__file__).parent / "models" / "csrm-mini"
+"""The model that ships inside the package."""
+
+FORMAT = 1
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def load(folder: str | Path | None, *, dtype: str = "auto", device: str = "auto") -> CSRM:
+    """Load a model folder; see `CSRM.from_pretrained`."""
+    path = _existing(folder)
+    facts = _read_json(path)
+    target = resolve_device(device)
+    config = AutoConfig.from_pretrained(path)
+    weights = _read_weights(path)
+    with torch.device("meta"):
+        backbone = AutoModel.from_config(config, **_backbone_options(config))
+    layout = Layout(**facts["layout"])
+    model = CSRM(backbone, load_encoder(path), layout, name=facts["name"])
+    model = model.to_empty(device="cpu")
+    _restore_buffers(model.backbone, config)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"{path}: weights do not fit csrm.json: {str(error).splitlines()[-1].strip()}"
+        ) from None
+    model.calibration = Calibration(**facts["calibration"])
+    model.facts = facts["facts"]
+    model.fingerprint = facts["fingerprint"]
+    return model.to(target, resolve_dtype(dtype, target)).eval()
+
+
+def save(model: CSRM, folder: str | Path, *, max_shard_size: str = "5GB") -> None:
+    """Write a model folder; see `CSRM.save_pretrained`."""
+    path = Path(folder)
+    path.mkdir(parents=True, exist_ok=True)
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    model.fingerprint = _fingerprint(state, model.layout)
+    save_torch_state_dict(state, path, max_shard_size=max_shard_size)
+    model.backbone.config.save_pretrained(path)
+    model.encoder.tokenizer.save_pretrained(path)
+    facts = {
+        "format": FORMAT,
+        "name": model.name,
+        "layout": asdict(model.layout),
+        "calibration": asdict(model.calibration),
+        "fingerprint": model.fingerprint,
+        "facts": model.facts,
+    }
+    (path / "csrm.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def from_backbone(folder: str | Path, layout: Layout, *, name: str = "csrm", device: str = "auto") -> CSRM:
+    """A CSRM with untrained evidence on a pre-trained Hugging Face backbone (a folder or a hub name), float32."""
+    config = AutoConfig.from_pretrained(folder)
+    backbone: PreTrainedModel = AutoModel.from_pretrained(
+        folder, dtype=torch.float32, **_backbone_options(config)
+    )
+    limits = Limits(
+        max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens
+    )
+    model = CSRM(backbone, Encoder(load_tokenizer(folder), limits), layout, name=name)
+    _share_segments(backbone)
+    return model.to(resolve_device(device))
+
+
+def load_encoder(folder: str | Path | None = None) -> Encoder:
+    """Tokenizer, template and limits of a model folder, without its weights."""
+    path = _existing(folder)
+    layout = Layout(**_read_json(path)["layout"])
+    limits = Limits(
+        max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens
+    )
+    return Encoder(load_tokenizer(path), limits)
+
+
+def resolve_device(device: str) -> torch.device:
+    """The named device, or for "auto" a GPU if there is one."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """The named type, or for "auto" bfloat16 where the hardware multiplies it fast."""
+    if dtype == "auto":
+        fast = (
+            torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
+        )
+        return torch.bfloat16 if fast else torch.float32
+    if dtype not in DTYPES:
+        raise CheckpointError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
+    return DTYPES[dtype]
+
+
+def _existing(folder: str | Path | None) -> Path:
+    path = EMBEDDED_MODEL if folder is None else Path(folder)
+    if not (path / "csrm.json").is_file():
+        raise CheckpointError(
+            f"{path}: no csrm.json here; give a folder that `save_pretrained` or `csrm train` wrote"
+        )
+    return path
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        facts: dict[str, Any] = json.loads((path / "csrm.json").read_text(encoding="utf-8"))
+        if facts["format"] != FORMAT:
+            raise CheckpointError(
+                f"{path / 'csrm.json'}: format {facts['format']} is not {FORMAT}; update csrm"
+            )
+    except (json.JSONDecodeError, KeyError) as error:
+        raise CheckpointError(
+            f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again"
+        ) from None
+    return facts
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    files = sorted(path.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"{path}: no .safetensors file here; copy the model folder again")
+    weights: dict[str, torch.Tensor] = {}
+    for file in files:
+        try:
+            weights |= load_file(file)
+        except Exception as error:  # safetensors raises its own untyped error
+            raise CheckpointError(
+                f"{file}: unreadable weights ({error}); copy the model folder again"
+            ) from None
+    return weights
+
+
+def _fingerprint(state: dict[str, torch.Tensor], layout: Layout) -> str:
+    digest = hashlib.sha256(json.dumps(asdict(layout), sort_keys=True).encode())
+    for name in sorted(state):
+        tensor = state[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _backbone_options(config: Any) -> dict[str, Any]:
+    # BERT's own pooler is not used; leaving it out keeps its weights out of checkpoints.
+    return {"add_pooling_layer": False} if config.model_type == "bert" else {}
+
+
+def _restore_buffers(backbone: PreTrainedModel, config: Any) -> None:
+    """Fill buffers that no checkpoint stores (positions, rotary frequencies) after building on `meta`."""
+    fresh = dict(AutoModel.from_config(_one_layer(config), **_backbone_options(config)).named_buffers())
+    for name, buffer in backbone.named_buffers():
+        buffer.copy_(fresh[name])
+
+
+def _one_layer(config: Any) -> Any:
+    return type(config)(**{**config.to_dict(), "num_hidden_layers": 1, "layer_types": None})
+
+
+def _share_segments(backbone: PreTrainedModel) -> None:
+    """Start the clause segment where the conversation segment is: the backbone was pre-trained on that one alone."""
+    for name, module in backbone.named_modules():
+        if name.endswith("token_type_embeddings"):
+            with torch.no_grad():
+                module.weight[1] = module.weight[0]

@@ -1,0 +1,32 @@
+"""What can go wrong, as one small tree.
+
+CSRMError                   anything a user can mend
+├── ConfigurationError      a safety configuration cannot be read
+├── RecordError             a record is not a conversation that can be judged
+├── InputError              an input file or folder is missing or unreadable
+└── CheckpointError         a model folder is incomplete or of another kind
+
+Every message is one line that names the file (or row) and says what to do.
+"""
+
+__all__ = ["CSRMError", "CheckpointError", "ConfigurationError", "InputError", "RecordError"]
+
+
+class CSRMError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class ConfigurationError(CSRMError):
+    """A safety configuration cannot be read."""
+
+
+class RecordError(CSRMError):
+    """A record is not a conversation that can be judged."""
+
+
+class InputError(CSRMError):
+    """An input file or folder is missing or unreadable."""
+
+
+class CheckpointError(CSRMError):
+    """A model folder is incomplete, or holds something that is not a CSRM."""

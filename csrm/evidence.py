@@ -1,0 +1,89 @@
+"""From pooled vectors to a reward: clause evidence, soft-OR over a configuration, probe evidence.
+
+Shape letters: R records (or windows), C distinct clauses, N configurations, M clauses of the longest
+configuration, E hidden size of the backbone, W width of the pair network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = ["ClauseEvidence", "ProbeEvidence", "clause_index", "soft_or"]
+
+# Pairs per step of the pair network: bounds its memory whatever the numbers of records and clauses.
+MAX_PAIRS = 32_768
+
+
+class ClauseEvidence(nn.Module):
+    """Log-odds that a conversation violates a clause, from their pooled vectors u and v.
+
+    z = w · gelu(A u + B v + C [u ∘ v; |u − v|] + b). The first layer splits: A u is computed once per record,
+    B v once per clause, and only the cheap C part once per pair.
+    """
+
+    def __init__(self, hidden_size: int, width: int):
+        super().__init__()
+        self.row = nn.Linear(hidden_size, width)
+        self.column = nn.Linear(hidden_size, width, bias=False)
+        self.pair = nn.Linear(2 * hidden_size, width, bias=False)
+        self.output = nn.Linear(width, 1)
+
+    def forward(self, row_RE: Tensor, column_CE: Tensor) -> Tensor:
+        """Logits of violation for every pair, float32 (R, C)."""
+        dtype = self.row.weight.dtype
+        row_RE, column_CE = unit(row_RE).to(dtype), unit(column_CE).to(dtype)
+        row_RW, column_CW = self.row(row_RE), self.column(column_CE)
+        step = max(1, MAX_PAIRS // max(1, len(row_RE)))
+        logits = [
+            self._pairs(row_RE, row_RW, column_CE[c : c + step], column_CW[c : c + step])
+            for c in range(0, len(column_CE), step)
+        ]
+        return torch.cat(logits, dim=1)
+
+    def _pairs(self, row_RE: Tensor, row_RW: Tensor, column_CE: Tensor, column_CW: Tensor) -> Tensor:
+        row_R1E, column_1CE = row_RE.unsqueeze(1), column_CE.unsqueeze(0)
+        pair_RCE = torch.cat([row_R1E * column_1CE, (row_R1E - column_1CE).abs()], dim=-1)
+        hidden_RCW = F.gelu(self.pair(pair_RCE) + row_RW.unsqueeze(1) + column_CW.unsqueeze(0))
+        return self.output(hidden_RCW).squeeze(-1).float()
+
+
+class ProbeEvidence(nn.Module):
+    """What a cell's probes add to its log-odds of violation. Starts at nothing, so that training adds it."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.output = nn.Linear(hidden_size, 1)
+        nn.init.zeros_(self.output.weight)
+        nn.init.zeros_(self.output.bias)
+
+    def forward(self, hidden_RNPE: Tensor) -> Tensor:
+        """Logits added to the configuration's, float32 (R, N)."""
+        return self.output(hidden_RNPE.mean(dim=2)).squeeze(-1).float()
+
+
+def unit(vectors: Tensor) -> Tensor:
+    """Scale vectors to length √E, so that their entries are of order one whatever the backbone."""
+    return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
+
+
+def clause_index(configurations: Sequence[Sequence[int]], num_clauses: int) -> Tensor:
+    """Which clauses each configuration holds, (N, M) int64, padded with `num_clauses`."""
+    longest = max(map(len, configurations), default=0)
+    return torch.tensor([[*members, *[num_clauses] * (longest - len(members))] for members in configurations])
+
+
+def soft_or(logits_RC: Tensor, index_NM: Tensor) -> tuple[Tensor, Tensor]:
+    """Combine clause logits over each configuration: any violated clause violates.
+
+    The odds of the clauses add up, Z = log Σ_c exp(z_c); their order does not matter.
+
+    Returns:
+        Z (R, N), and the position within its configuration of the clause with the largest logit, (R, N) int64.
+    """
+    never_R1 = logits_RC.new_full((len(logits_RC), 1), -torch.inf)
+    logits_RNM = torch.cat([logits_RC, never_R1], dim=1)[:, index_NM]
+    return logits_RNM.logsumexp(-1), logits_RNM.argmax(-1)

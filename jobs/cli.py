@@ -1,0 +1,57 @@
+"""The `csrm` command."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+import csrm
+from csrm.errors import CSRMError
+from jobs.bench import bench
+from jobs.demo import demo
+from jobs.evaluate import evaluate
+from jobs.score import score
+from jobs.train import train
+
+__all__ = ["cli", "main"]
+
+
+class OneLineError(click.ClickException):
+    """A user's mistake: one line that says what to mend, exit code 2, no traceback."""
+
+    exit_code = 2
+
+
+class Commands(click.Group):
+    """A group whose commands end in one line where the user can mend what went wrong."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was asked for."""
+        try:
+            return super().invoke(ctx)
+        except CSRMError as error:
+            raise OneLineError(str(error)) from None
+        except click.UsageError as error:
+            raise OneLineError(
+                f"{error.format_message()} ({error.ctx and error.ctx.command_path} -h)"
+            ) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(csrm.__version__)
+def cli() -> None:
+    """Score every conversation against every safety policy."""
+
+
+# Commands import what they need when they run, so that help is quick.
+cli.add_command(score)
+cli.add_command(demo)
+cli.add_command(train)
+cli.add_command(evaluate)
+cli.add_command(bench)
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="csrm")

@@ -1,0 +1,136 @@
+"""What a target folder holds: commit records, the files they vouch for, and what a kill left behind.
+
+matrix/**/<shard>.parquet       rows, visible to readers
+manifest.json                   written last
+_csrm/commits/<shard>.json      a shard counts from the moment this exists
+_csrm/tmp/                      files being written (local disk only)
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from csrm.errors import InputError
+from jobs.shards import Shard
+from jobs.storage import Folder
+
+__all__ = [
+    "COMMITS",
+    "MANIFEST",
+    "MATRIX",
+    "clear",
+    "commit_name",
+    "read_commits",
+    "refuse_other_matrix",
+    "remove_leftovers",
+    "stale_commits",
+    "uncommitted",
+]
+
+COMMITS = "_csrm/commits"
+MANIFEST = "manifest.json"
+MATRIX = "matrix"
+_OURS = re.compile(r"-\d{10}-[0-9a-f]{16}\.parquet$")
+
+Commit = dict[str, Any]
+
+
+def commit_name(shard_id: str) -> str:
+    """Return the name of a shard's commit record."""
+    return f"{COMMITS}/{shard_id}.json"
+
+
+def read_commits(target: Folder) -> dict[str, Commit]:
+    """Return every commit record of a target, by shard id.
+
+    Raises:
+        InputError: One is no commit record.
+    """
+    commits: dict[str, Commit] = {}
+    for name, data in target.read(sorted(target.sizes(COMMITS))).items():
+        try:
+            record = json.loads(data)
+            commits[record["shard"]] = record
+        except (ValueError, TypeError, KeyError):
+            raise InputError(f"{target.url}/{name}: not a commit record; delete it and run again") from None
+    return commits
+
+
+def refuse_other_matrix(target: Folder, commits: Mapping[str, Commit], identity: Mapping[str, Any]) -> None:
+    """Raise where a target holds what this job would not have written.
+
+    Raises:
+        InputError: Its matrix has other configurations, another model, input or options, or files of others.
+    """
+    choice = "choose another --output, or replace it with --overwrite"
+    for commit in commits.values():
+        different = [key for key, value in identity.items() if commit["scored_by"].get(key) != value]
+        if different:
+            raise InputError(f"{target.url}: holds a matrix of other {' and '.join(different)}; {choice}")
+    strangers = [name for name in target.sizes(MATRIX) if not _OURS.search(name)]
+    if strangers:
+        raise InputError(f"{target.url}/{strangers[0]}: not written by csrm score; choose another --output")
+
+
+def stale_commits(target: Folder, commits: Mapping[str, Commit], shards: Iterable[Shard]) -> list[str]:
+    """Return committed shards that the planned ones replace: their file has changed, or is cut otherwise.
+
+    Commits of files that are not in the plan stay as they are.
+
+    Raises:
+        InputError: Rows of an unchanged file would be dropped, because fewer are planned than are there.
+    """
+    planned: dict[str, list[Shard]] = defaultdict(list)
+    for shard in shards:
+        planned[shard.source].append(shard)
+    current = {shard.id for own in planned.values() for shard in own}
+    stale = [id for id, commit in commits.items() if commit["source"] in planned and id not in current]
+    for id in stale:
+        commit, own = commits[id], planned[commits[id]["source"]]
+        end = own[-1].row_start + own[-1].num_rows
+        if commit["mark"] == own[0].mark and commit["row_start"] + commit["num_records"] > end:
+            raise InputError(
+                f"{target.url}: holds more rows of {commit['source']} than the {end} asked for; "
+                "choose another --output, raise --limit, or replace the matrix with --overwrite"
+            )
+    return stale
+
+
+def remove_leftovers(target: Folder, commits: dict[str, Commit], stale: Iterable[str]) -> None:
+    """Withdraw stale shards, then delete every file of ours that no commit record vouches for.
+
+    Records go first: were the job killed in between, the files would be leftovers for the next one.
+    """
+    stale = list(stale)
+    target.remove([MANIFEST] * bool(stale) + [commit_name(id) for id in stale])
+    for id in stale:
+        del commits[id]
+    vouched = {name for commit in commits.values() for name in commit["files"]}
+    leftovers = [name for name in target.sizes(MATRIX) if name not in vouched and _OURS.search(name)]
+    target.remove([*leftovers, *target.sizes("_csrm/tmp")])
+
+
+def clear(target: Folder) -> None:
+    """Delete everything that `csrm score` wrote to a target, and nothing else."""
+    ours = [name for name in target.sizes(MATRIX) if _OURS.search(name)]
+    target.remove([MANIFEST, *target.sizes(COMMITS), *ours, *target.sizes("_csrm/tmp")])
+
+
+def uncommitted(target: Folder, shards: Iterable[Shard], commits: Mapping[str, Commit]) -> list[Shard]:
+    """Return planned shards that are not in the target as their commit records say, looked up afresh."""
+    records, files = target.sizes(COMMITS), target.sizes(MATRIX)
+
+    def stands(shard: Shard) -> bool:
+        commit = commits.get(shard.id)
+        return (
+            commit is not None
+            and commit_name(shard.id) in records
+            and commit["num_records"] == shard.num_rows
+            and all(files.get(name) == facts["num_bytes"] for name, facts in commit["files"].items())
+        )
+
+    return [shard for shard in shards if not stands(shard)]

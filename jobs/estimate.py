@@ -1,0 +1,93 @@
+"""What a run would cost, from a plan and a short measurement in this process."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+from rich.console import Console
+from rich.table import Table
+
+from csrm.encoding import EncodedConversations, Encoder
+from jobs.job import Job
+from jobs.progress import clock_time
+from jobs.reading import encode_records, read_pass
+from jobs.scoring import Scorer
+from jobs.shards import Plan, Shard
+from jobs.summary import printable
+
+__all__ = ["Estimate", "estimate", "sample_shards", "show_estimate"]
+
+SAMPLE_SHARDS = 4
+SAMPLE_ROWS = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What a sample says of the whole."""
+
+    tokens_per_record: float
+    tokens_per_s: float
+    """Of one replica in this process, under all configurations."""
+    warnings: list[str]
+    """What the model had to say of the configurations."""
+
+
+def sample_shards(shards: Sequence[Shard]) -> list[Shard]:
+    """Return the first rows of a few shards, spread over the input."""
+    step = max(1, len(shards) // SAMPLE_SHARDS)
+    return [
+        replace(shard, num_rows=min(shard.num_rows, SAMPLE_ROWS)) for shard in shards[::step][:SAMPLE_SHARDS]
+    ]
+
+
+def estimate(shards: Sequence[Shard], job: Job) -> Estimate:
+    """Read, encode and score a sample of the records."""
+    import torch
+
+    encoder = Encoder.from_pretrained(job.model.path)
+    num_records, parts = 0, []
+    for shard in sample_shards(shards):
+        [records] = read_pass([shard], job)
+        _, encoded = encode_records(shard, records, job, encoder)
+        parts.append(encoded.to_arrow())
+        num_records += shard.num_rows
+    sample = EncodedConversations.from_arrow(pa.concat_tables(parts))
+    scorer = Scorer(job, torch.get_num_threads())
+    scorer.score(EncodedConversations.from_arrow(parts[0]))  # warms up
+    started = time.perf_counter()
+    scorer.score(sample)
+    seconds = time.perf_counter() - started
+    num_tokens = int(sample.num_tokens_per_record.sum())
+    return Estimate(
+        tokens_per_record=num_tokens / num_records,
+        tokens_per_s=num_tokens / seconds,
+        warnings=scorer.warnings,
+    )
+
+
+def show_estimate(
+    found: Estimate | None, plan: Plan, pending: Sequence[Shard], job: Job, console: Console
+) -> None:
+    """Print what a run would read and do."""
+    num_records = sum(shard.num_rows for shard in pending)
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(justify="right")
+    table.add_row("files", f"{len({shard.source for shard in plan.shards}):,}")
+    table.add_row("shards", f"{len(plan.shards):,}")
+    table.add_row("  already scored", f"{len(plan.shards) - len(pending):,}")
+    table.add_row("records to score", f"{num_records:,}")
+    table.add_row("configurations", f"{len(job.configurations):,}")
+    table.add_row("cells", f"{num_records * len(job.configurations):,}")
+    if found:
+        tokens = num_records * found.tokens_per_record
+        table.add_row("tokens (estimate)", f"{tokens:,.0f}")
+        table.add_row("tokens/s (measured)", f"{found.tokens_per_s:,.0f}")
+        table.add_row("time of one replica like this", clock_time(tokens / max(found.tokens_per_s, 1e-9)))
+    console.print(table)
+    for warning in found.warnings if found else []:
+        console.print(f"warning: {printable(warning, 500)}", highlight=False, markup=False, soft_wrap=True)
+    console.print("dry run: nothing was written")

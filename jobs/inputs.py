@@ -1,0 +1,137 @@
+"""Input files: which there are, what format each has, and when one has changed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any, Literal, NamedTuple
+
+from fsspec import AbstractFileSystem
+
+from csrm.errors import InputError
+from jobs.options import OUTPUT_COLUMNS
+from jobs.storage import absolute, mark_of, open_location, readable
+
+__all__ = ["FileFormat", "InputFile", "Inputs", "file_format", "list_inputs", "partitions"]
+
+_RECORDS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
+_COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
+_SUPPORTED = ".parquet, .jsonl, .ndjson and .json (the last three also with .gz or .zst)"
+_GLOB = re.compile(r"[*?\[]")
+
+
+class FileFormat(NamedTuple):
+    """How a file's bytes hold records."""
+
+    records: Literal["parquet", "jsonl"]
+    compression: Literal["gzip", "zstd"] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputFile:
+    """One file of conversations."""
+
+    url: str
+    """Where every machine of a job finds it."""
+    source: str
+    """Its path below the input's root, as users know it."""
+    mark: str
+    """Size and etag or modification time: another mark is another file."""
+    size: int
+    """Bytes."""
+
+
+class Inputs(NamedTuple):
+    """Files in order of `source`, and the folder that sources are relative to."""
+
+    root: str
+    files: tuple[InputFile, ...]
+
+
+def file_format(name: str) -> FileFormat | None:
+    """Return the format that a file's name tells, None where it is none of ours."""
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
+    compression = _COMPRESSIONS.get(suffixes[-1]) if suffixes else None
+    if compression:
+        suffixes.pop()
+    records = _RECORDS.get(suffixes[-1]) if suffixes else None
+    if records is None or (records == "parquet" and compression):
+        return None
+    return FileFormat(records, compression)  # type: ignore[arg-type]
+
+
+def partitions(source: str) -> dict[str, str]:
+    """Return the hive partition values in a path, as they are spelled there.
+
+    Example:
+        >>> partitions("date=2026-11-20/lang=en/part-0.parquet")
+        {'date': '2026-11-20', 'lang': 'en'}
+    """
+    folders = PurePosixPath(source).parent.parts
+    return dict(folder.split("=", 1) for folder in folders if "=" in folder.strip("="))
+
+
+def list_inputs(location: str) -> Inputs:
+    """List the conversation files of a file, folder or glob.
+
+    Below a folder, files whose own name or folder starts with "." or "_" are skipped, and so are files of
+    other formats; a file that is named outright is taken, whatever it is called.
+
+    Raises:
+        InputError: There is nothing there, or nothing in a known format.
+    """
+    filesystem, path = open_location(location)
+    with readable(location):
+        root, found = _find(filesystem, path, location)
+    files = sorted(
+        (_describe(filesystem, path, root, info) for path, info in found.items()),
+        key=lambda file: file.source,
+    )
+    if not files:
+        raise InputError(f"{location}: no conversation files here; {_SUPPORTED} are read")
+    for file in files:
+        if clash := partitions(file.source).keys() & set(OUTPUT_COLUMNS):
+            raise InputError(f"{file.url}: partition folder {clash.pop()!r} has the name of a matrix column")
+    return Inputs(absolute(filesystem, root), tuple(files))
+
+
+def _find(
+    filesystem: AbstractFileSystem, path: str, location: str
+) -> tuple[str, Mapping[str, dict[str, Any]]]:
+    """Return the root and the files with what the filesystem says of each."""
+    if filesystem.isfile(path):
+        if file_format(path) is None:
+            raise InputError(f"{location}: not a format that is read; {_SUPPORTED} are")
+        return _parent(path), {path: filesystem.info(path)}
+    if filesystem.isdir(path):
+        return path, _visible(path, filesystem.find(path, detail=True))
+    if not _GLOB.search(path):
+        raise FileNotFoundError(path)
+    root = _parent(path[: _GLOB.search(path).start()] + "x")  # type: ignore[union-attr]
+    found: dict[str, dict[str, Any]] = {}
+    for match, info in filesystem.glob(path, detail=True).items():
+        found |= filesystem.find(match, detail=True) if info["type"] == "directory" else {match: info}
+    return root, _visible(root, found)
+
+
+def _visible(root: str, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def hidden(path: str) -> bool:
+        return any(part.startswith((".", "_")) for part in PurePosixPath(_below(root, path)).parts)
+
+    return {path: info for path, info in found.items() if file_format(path) and not hidden(path)}
+
+
+def _describe(filesystem: AbstractFileSystem, path: str, root: str, info: Mapping[str, Any]) -> InputFile:
+    return InputFile(
+        url=absolute(filesystem, path), source=_below(root, path), mark=mark_of(info), size=info["size"]
+    )
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _below(root: str, path: str) -> str:
+    return path.removeprefix(root).lstrip("/")

@@ -1,0 +1,127 @@
+"""A scoring job: what its workers need to know, and what makes two jobs the same.
+
+Everything here is plain data and travels to every worker; nothing holds a filesystem, a credential or a
+tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+import csrm
+from csrm.calibration import Calibration
+from csrm.errors import CheckpointError
+from jobs.options import ScoreOptions
+from jobs.storage import Folder
+
+if TYPE_CHECKING:
+    from csrm.configurations import Configuration
+
+__all__ = ["Job", "ModelFacts", "kept_schema", "read_model_facts"]
+
+FORMAT = 1
+"""Of commit records and matrix files."""
+
+EMBEDDED_MODEL = Path(csrm.__file__).parent / "models" / "csrm-mini"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFacts:
+    """What a model folder says of itself, without its weights."""
+
+    path: str
+    name: str
+    fingerprint: str
+    calibration: dict[str, float]
+
+    @property
+    def calibration_fingerprint(self) -> str:
+        """SHA-256 of the calibration's parameters."""
+        return Calibration(**self.calibration).fingerprint
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One run of `csrm score`, resolved."""
+
+    options: ScoreOptions
+    configurations: tuple[Configuration, ...]
+    model: ModelFacts
+    input_root: str
+    """Folder that sources are relative to."""
+    target: Folder
+    """Folder that the matrix is written to."""
+    kept: pa.Schema
+    """Kept columns with the types that all input files agree on."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a shard's scores depend on besides its rows: scored by the same, it is not scored again."""
+        options = self.options
+        return {
+            "format": FORMAT,
+            "input": self.input_root,
+            "model": self.model.fingerprint,
+            "calibration": self.model.calibration_fingerprint,
+            "configurations": {c.id: c.fingerprint for c in self.configurations},
+            "options": {
+                "columns": asdict(options.columns),
+                "id_column": options.id_column,
+                "keep_columns": list(options.keep_columns),
+                "partition_by": list(options.partition_by),
+                "explain": options.explain,
+            },
+        }
+
+
+def read_model_facts(folder: str | None) -> ModelFacts:
+    """Read `csrm.json` of a model folder (None: the embedded model); a driver needs no more of a model.
+
+    Raises:
+        CheckpointError: The folder is missing or not a CSRM.
+    """
+    path = Path(folder).absolute() if folder else EMBEDDED_MODEL
+    try:
+        facts = json.loads((path / "csrm.json").read_text(encoding="utf-8"))
+        return ModelFacts(
+            path=str(path),
+            name=facts["name"],
+            fingerprint=facts["fingerprint"],
+            calibration=facts["calibration"],
+        )
+    except OSError:
+        raise CheckpointError(
+            f"{path}: no csrm.json here; give a folder that `save_pretrained` or `csrm train` wrote"
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again"
+        ) from None
+
+
+def kept_schema(schemas: Sequence[pa.Schema | None], names: Sequence[str]) -> pa.Schema:
+    """Return the types of kept columns: Parquet's own where all files have a common one, else text.
+
+    Args:
+        schemas: of each file; None for JSON Lines, whose values are always kept as text.
+        names: columns to keep.
+    """
+    return pa.schema([(name, _common_type(schemas, name)) for name in names])
+
+
+def _common_type(schemas: Sequence[pa.Schema | None], name: str) -> pa.DataType:
+    parts = [pa.schema([schema.field(name)]) for schema in schemas if schema and name in schema.names]
+    if None in schemas or not parts:
+        return pa.string()
+    try:
+        kind = pa.unify_schemas(parts, promote_options="permissive").field(name).type
+    except pa.ArrowException:
+        return pa.string()
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    return pa.string() if pa.types.is_null(kind) else kind

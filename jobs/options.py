@@ -1,0 +1,91 @@
+"""Settings of a scoring run, checked when they are made and written to the run's manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from csrm.conversations import RecordColumns
+
+__all__ = ["OUTPUT_COLUMNS", "ScoreOptions"]
+
+OUTPUT_COLUMNS = (
+    "record_id",
+    "source",
+    "row",
+    "num_tokens",
+    "num_windows",
+    "error",
+    "reward",
+    "p_safe",
+    "worst_clause",
+)
+"""Columns that every matrix has of itself (`worst_clause` with `explain`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreOptions:
+    """What to score, under what, to where."""
+
+    input: str
+    """File, folder or glob of conversations, local or `s3://`."""
+    configurations: str
+    """File or folder of safety configurations."""
+    output: str
+    """Folder that the matrix is written to, local or `s3://`."""
+    model: str | None = None
+    """Model folder; None is the embedded model."""
+    columns: RecordColumns = field(default_factory=RecordColumns)
+    """Where a record keeps its conversation; by default recognised by the columns' names."""
+    id_column: str | None = None
+    """Column that names a record; by default file and row number do."""
+    keep_columns: tuple[str, ...] = ()
+    """Input columns that the matrix carries along."""
+    partition_by: tuple[str, ...] = ()
+    """Input columns whose values become hive-style folders, outermost first."""
+    explain: bool = False
+    """Whether to name each cell's most violated clause."""
+    limit: int | None = None
+    """Score this many records from the start of the input; None is all."""
+    num_actors: int | None = None
+    """Model replicas; None takes one per GPU, else as many as the cores feed."""
+    batch_tokens: int | None = None
+    """Tokens in one forward pass; None leaves it to the engine."""
+    shard_rows: int = 4096
+    """Most records in a shard, the unit of work, of commit and of resume."""
+    max_error_rate: float = 0.01
+    """Share of records without scores above which the run counts as failed."""
+    overwrite: bool = False
+    """Whether to replace a matrix of other configurations, another model or another input."""
+
+    def __post_init__(self) -> None:
+        for name in ("input", "configurations", "output"):
+            if not getattr(self, name):
+                raise ValueError(f"{name} must not be empty")
+        for name in ("limit", "num_actors", "batch_tokens", "shard_rows"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
+        if not 0 <= self.max_error_rate <= 1:
+            raise ValueError(f"max_error_rate must be between 0 and 1, got {self.max_error_rate}")
+        self._check_names([*self.keep_columns, *self.partition_by])
+
+    @property
+    def named_columns(self) -> tuple[str, ...]:
+        """Every input column that an option names, each once."""
+        columns = self.columns
+        conversation = (columns.messages, columns.prompt, columns.response, columns.text)
+        names = (*conversation, self.id_column, *self.keep_columns, *self.partition_by)
+        return tuple(dict.fromkeys(name for name in names if name))
+
+    @staticmethod
+    def _check_names(names: Sequence[str]) -> None:
+        for name in names:
+            if not name:
+                raise ValueError("keep_columns and partition_by must not hold an empty name")
+            if name in OUTPUT_COLUMNS:
+                raise ValueError(
+                    f"column {name!r} has the name of one of the matrix's own; rename it in the input"
+                )
+            if names.count(name) > 1:
+                raise ValueError(f"column {name!r} is named twice in keep_columns and partition_by")

@@ -1,0 +1,254 @@
+"""The Ray Data pipeline: shards → read and encode → score → write and commit.
+
+One row is one shard all the way, so nothing that Ray Data does to rows (splitting, merging, retrying) can
+take a shard apart. Each stage is a pool of actors: a reader keeps its tokenizer, a scorer its model, and
+no process is started twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from csrm.errors import CSRMError
+from jobs.job import Job
+from jobs.reading import Reader
+from jobs.scoring import Scorer
+from jobs.shards import FilePlan, Shard, group_passes
+from jobs.writing import Writer
+
+__all__ = ["Committed", "Pools", "cluster", "map_in_tasks", "score_shards", "size_pools"]
+
+MAX_THREADS = 8
+"""Threads of one replica; short passes do not use more."""
+CORES_PER_REPLICA = 4
+MAX_BLOCKS = 4096
+"""Reading tasks of a job; each is an object that the driver keeps track of."""
+
+# Shares of a core's scheduling slot. Together they are 1, so that even one core runs all three stages at
+# once.
+SCORE_SHARE, READ_SHARE, WRITE_SHARE = 0.75, 0.2, 0.05
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pools:
+    """How many actors each stage has, and what they may use."""
+
+    num_scorers: int
+    num_threads: int
+    """Threads of one scorer."""
+    scorer_cpus: float
+    """Scheduling slots of one scorer."""
+    scorer_gpus: float
+    num_readers: int
+    num_writers: int
+
+
+def size_pools(
+    cpus_per_node: Sequence[float], num_gpus: int, num_shards: int, num_actors: int | None = None
+) -> Pools:
+    """Divide a cluster among the stages.
+
+    A scorer gets a GPU where there are any (or shares one, if more are asked for), else its part of the
+    cores; reading takes what cores scoring leaves, which on a CPU cluster is little, and needs little.
+
+    Args:
+        cpus_per_node: cores of each node that has some.
+        num_gpus: in the whole cluster.
+        num_shards: more scorers than shards would idle.
+        num_actors: scorers asked for; None decides here.
+    """
+    cores = max(1, int(sum(cpus_per_node)))
+    largest = max(1, int(min(cpus_per_node, default=1)))  # a replica must fit on any node
+    by_cores = sum(int(cpus) // min(CORES_PER_REPLICA, largest) for cpus in cpus_per_node)
+    num_scorers = min(num_actors or num_gpus or max(1, by_cores), max(1, num_shards))
+    num_threads = max(1, min(cores // num_scorers, largest, MAX_THREADS))
+    on_gpu = num_gpus > 0
+    return Pools(
+        num_scorers=num_scorers,
+        num_threads=num_threads,
+        scorer_cpus=SCORE_SHARE * min(1.0 if on_gpu else num_threads, cores / num_scorers),
+        scorer_gpus=1 / -(-num_scorers // num_gpus) if on_gpu else 0,
+        num_readers=max(1, cores - num_scorers if on_gpu else cores // CORES_PER_REPLICA),
+        num_writers=max(1, cores // CORES_PER_REPLICA),
+    )
+
+
+class Committed(NamedTuple):
+    """A shard that has been written."""
+
+    commit: dict[str, Any]
+    started: float
+    """When its scoring started, in seconds since the epoch."""
+    warnings: list[str]
+    """What the model had to say of the configurations."""
+
+
+class Stage:
+    """A worker of one stage, made where its actor starts.
+
+    What a user can mend is raised by the first call rather than there: Ray passes on the cause of a failed
+    task, but of a failed start only a text with a traceback in it.
+    """
+
+    def __init__(self, make: Callable[..., Callable[[pa.Table], Any]], *arguments: Any):
+        self.failure: CSRMError | None = None
+        try:
+            self.worker = make(*arguments)
+        except CSRMError as error:
+            self.failure = error
+
+    def __call__(self, batch: pa.Table) -> Any:
+        """Hand a batch to the worker."""
+        if self.failure:
+            raise self.failure
+        return self.worker(batch)
+
+
+@contextlib.contextmanager
+def cluster() -> Iterator[None]:
+    """Join the cluster at RAY_ADDRESS, or run one on this machine; leave it as it was found."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS")
+    local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    with _quiet_backend():
+        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def map_in_tasks(function: Callable[[Any], FilePlan], files: Sequence[Any]) -> Iterator[FilePlan]:
+    """Run a function over files in Ray tasks; results come in order, like `map`'s."""
+    import ray
+
+    task = ray.remote(num_cpus=1)(lambda part: [function(file) for file in part])
+    size = max(1, len(files) // 256)
+    parts = [files[start : start + size] for start in range(0, len(files), size)]
+    with _original_errors():
+        for reference in [task.remote(part) for part in parts]:
+            yield from ray.get(reference)
+
+
+def score_shards(shards: Sequence[Shard], job: Job) -> Iterator[Committed]:
+    """Score shards on the cluster; yield each as it is committed, in any order.
+
+    Raises:
+        CSRMError: What a worker raised that a user can mend.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    _configure_ray_data()
+    resources = ray.cluster_resources()
+    cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
+    num_gpus = int(resources.get("GPU", 0))
+    pools = size_pools([c for c in cpus if c], num_gpus, len(shards), job.options.num_actors)
+    blocks = _blocks(shards)
+    results = (
+        ray.data.from_arrow(blocks)
+        .map_batches(
+            Stage,
+            fn_constructor_args=(Reader, job),
+            batch_size=None,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=min(pools.num_readers, len(blocks))),
+            num_cpus=READ_SHARE,
+        )
+        .map_batches(
+            Stage,
+            fn_constructor_args=(Scorer, job, pools.num_threads),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(size=pools.num_scorers),
+            num_cpus=pools.scorer_cpus,
+            num_gpus=pools.scorer_gpus,
+        )
+        .map_batches(
+            Stage,
+            fn_constructor_args=(Writer, job),
+            batch_size=1,
+            batch_format="pyarrow",
+            compute=ActorPoolStrategy(min_size=1, max_size=pools.num_writers),
+            num_cpus=WRITE_SHARE,
+        )
+    )
+    with _original_errors():
+        for row in results.iter_rows():
+            yield Committed(json.loads(row["commit"]), row["started"], row["warnings"])
+
+
+def _blocks(shards: Sequence[Shard]) -> list[pa.Table]:
+    """Return tables that describe shards, one to a reading task: a pass over a file, or several of them."""
+    passes = group_passes(shards)
+    size = -(-len(passes) // MAX_BLOCKS)
+    parts = [passes[start : start + size] for start in range(0, len(passes), size)]
+    return [
+        pa.Table.from_pylist([asdict(shard) for together in part for shard in together]) for part in parts
+    ]
+
+
+def _configure_ray_data() -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    # Every row becomes a block of its own: a shard goes on as soon as it is read, and is one task of each
+    # stage.
+    context.target_max_block_size = 1
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    # Waiting for GPUs to come up is no reason to give up; a job that hangs is its scheduler's to end.
+    context.execution_no_progress_timeout_s = -1
+    # What fails is raised to us whole; Ray Data's own log of it is several screens long.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def _original_errors() -> Iterator[None]:
+    """Raise a worker's CSRMError as it was, without Ray's traceback around it."""
+    from ray.exceptions import RayTaskError
+
+    try:
+        yield
+    except RayTaskError as error:
+        if isinstance(error.cause, CSRMError):
+            raise error.cause from None
+        raise
+
+
+@contextlib.contextmanager
+def _quiet_backend() -> Iterator[None]:
+    """Silence Ray's C++ layer on the driver's terminal, unless its level is set.
+
+    For every actor pool of Ray Data it prints an error of no consequence (ray-project/ray#57733), and
+    when told to be quiet it says that it was told, once, while it starts.
+    """
+    if "RAY_BACKEND_LOG_LEVEL" in os.environ:
+        yield
+        return
+    os.environ["RAY_BACKEND_LOG_LEVEL"] = "fatal"
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(nowhere)
+        os.close(terminal)
+        del os.environ["RAY_BACKEND_LOG_LEVEL"]

@@ -1,0 +1,96 @@
+"""Progress of a run: a live line on a terminal, an occasional plain one elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from jobs.summary import printable
+
+__all__ = ["ProgressLine", "clock_time"]
+
+PLAIN_INTERVAL_S = 15.0
+
+
+class ProgressLine:
+    """Counts records and cells as shards are committed.
+
+    Rates are taken from the moment the first shard started to be scored: loading models is not part of them.
+    """
+
+    def __init__(self, console: Console, num_records: int, clock: Callable[[], float] = time.time):
+        self.console = console
+        self.num_records = num_records
+        self.num_done = 0
+        self.num_cells = 0
+        self.num_tokens = 0
+        self.warned: set[str] = set()
+        self.clock = clock
+        self.started = self.last_shown = clock()
+        self.live = Progress(
+            SpinnerColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self.task = self.live.add_task("starting", total=num_records)
+
+    def __enter__(self) -> Self:
+        self.live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ):
+        self.live.stop()
+
+    def add(self, commit: Mapping[str, Any], started: float) -> None:
+        """Count a shard whose scoring started then and which is committed now; show where the run stands."""
+        self.started = min(self.started, started) if self.num_done else started
+        self.num_done += commit["num_records"]
+        self.num_tokens += commit["num_tokens"]
+        self.num_cells += sum(part["num_scored"] for part in commit["summary"].values())
+        self.live.update(self.task, completed=self.num_done, description=self.line())
+        now = self.clock()
+        if not self.console.is_terminal and now - self.last_shown >= PLAIN_INTERVAL_S:
+            self.last_shown = now
+            self.console.print(self.line(), highlight=False)
+
+    def warn(self, warnings: Iterable[str]) -> None:
+        """Show each warning once."""
+        for warning in warnings:
+            if warning not in self.warned:
+                self.warned.add(warning)
+                self.console.print(
+                    f"warning: {printable(warning, 500)}", highlight=False, markup=False, soft_wrap=True
+                )
+
+    @property
+    def seconds(self) -> float:
+        """Time since the first shard started to be scored."""
+        return max(self.clock() - self.started, 1e-3)
+
+    def line(self) -> str:
+        """Return records done, rates, and the time that remains at the present rate."""
+        seconds = self.seconds
+        rate = self.num_done / seconds
+        remaining = (self.num_records - self.num_done) / rate if rate else 0.0
+        return (
+            f"{self.num_done:,}/{self.num_records:,} records · {rate:,.0f} records/s · "
+            f"{self.num_cells / seconds:,.0f} cells/s · {clock_time(remaining)} to go"
+        )
+
+
+def clock_time(seconds: float) -> str:
+    """Return a duration as h:mm:ss, or m:ss below an hour."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -1,0 +1,200 @@
+"""From shards to token ids: read rows, parse records, tokenise, and note what could not be read.
+
+A shard leaves here as two Arrow tables of the same length: its conversations as token ids, and the rows that
+they will have in the matrix.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from itertools import islice
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from csrm.conversations import Message, parse_record
+from csrm.encoding import EncodedConversations, Encoder
+from csrm.errors import InputError, RecordError
+from jobs.inputs import file_format
+from jobs.job import Job
+from jobs.jsonl import decode_line, open_lines, record_lines
+from jobs.parquet import read_ranges
+from jobs.shards import Shard, group_passes
+from jobs.storage import mark_of, open_location, readable
+from jobs.tables import to_bytes
+
+__all__ = ["RECORD_COLUMNS", "Reader", "Records", "encode_records", "read_pass"]
+
+RECORD_COLUMNS = (
+    *("chosen", "rejected", "prompt", "response", "completion", "text"),
+    *("messages", "conversations", "conversation"),
+)
+"""Columns in which a conversation may be recognised; of Parquet, only these and named ones are read."""
+
+
+class Records(NamedTuple):
+    """The records of one shard: objects, or why a line is none."""
+
+    values: Sequence[Mapping[str, Any] | RecordError]
+    table: pa.Table | None
+    """The same records as Parquet holds them."""
+
+
+class Reader:
+    """Reads and encodes shards; one to a process, because it holds the tokenizer."""
+
+    def __init__(self, job: Job):
+        # One reader is one core's work: the tokenizer's own threads would take the scoring actors' cores.
+        os.environ.setdefault("RAYON_NUM_THREADS", "1")
+        self.job = job
+        self.encoder = Encoder.from_pretrained(job.model.path)
+
+    def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
+        """Turn each row, which describes a shard, into one that holds it as Arrow bytes."""
+        for together in group_passes(Shard(**row) for row in batch.to_pylist()):
+            for shard, records in zip(together, read_pass(together, self.job), strict=True):
+                rows, encoded = encode_records(shard, records, self.job, self.encoder)
+                yield pa.table(
+                    {
+                        "shard": [json.dumps(asdict(shard))],
+                        "rows": pa.array([to_bytes(rows)], pa.large_binary()),
+                        "encoded": pa.array([to_bytes(encoded.to_arrow())], pa.large_binary()),
+                    }
+                )
+
+
+def read_pass(shards: Sequence[Shard], job: Job) -> Iterator[Records]:
+    """Read shards that lie in one pass over a file, in order.
+
+    Raises:
+        InputError: The file cannot be read, or is not the one that was planned.
+    """
+    url = shards[0].url
+    kind = file_format(url)
+    assert kind is not None, url
+    filesystem, path = open_location(url)
+    with readable(url):
+        if mark_of(filesystem.info(path)) != shards[0].mark:
+            raise InputError(f"{url}: changed while the job ran; run it again")
+        with filesystem.open(path, "rb") as raw:
+            if kind.records == "parquet":
+                found = _read_parquet(raw, shards, job)
+            else:
+                found = _read_jsonl(raw, shards, kind.compression)
+            for shard, records in zip(shards, found, strict=True):
+                if len(records.values) != shard.num_rows:
+                    raise InputError(
+                        f"{url}: ends after {shard.row_start + len(records.values)} rows; run again"
+                    )
+                yield records
+
+
+def encode_records(
+    shard: Shard, records: Records, job: Job, encoder: Encoder
+) -> tuple[pa.Table, EncodedConversations]:
+    """Return the rows of the matrix that records become, still without scores, and their conversations,
+    encoded.
+
+    A record that cannot be read keeps its row, with `error` filled and an empty conversation, which gets no
+    window and so no score. Columns of the rows: record_id, row, error, partition columns as text, num_tokens,
+    num_windows, kept columns.
+    """
+    rows: list[dict[str, Any]] = []
+    conversations: list[list[Message]] = []
+    origins: list[int] = []
+    for index, record in enumerate(records.values):
+        for row, conversation in _rows(record, shard.row_start + index, shard.source, job):
+            rows.append(row)
+            conversations.append(conversation)
+            origins.append(index)
+    encoded = encoder.encode(conversations)
+    table = pa.Table.from_pylist(rows, schema=_row_schema(job))
+    for name, counts in (
+        ("num_tokens", encoded.num_tokens_per_record),
+        ("num_windows", encoded.num_windows_per_record),
+    ):
+        table = table.append_column(name, pa.array(counts, pa.int32()))
+    for field in job.kept:
+        table = table.append_column(field, _kept(records, field, pa.array(origins, pa.int64())))
+    return table, encoded
+
+
+def _rows(
+    record: Mapping[str, Any] | RecordError, row: int, source: str, job: Job
+) -> Iterable[tuple[dict[str, Any], list[Message]]]:
+    """Yield what a record becomes: a row and its conversation, or two of them for a preference pair."""
+    options = job.options
+    values = record if isinstance(record, Mapping) else {}
+    name = as_text(values.get(options.id_column)) if options.id_column else None
+    record_id = name or f"{source}:{row}"
+    fields = {"row": row} | {key: as_text(values.get(key)) for key in options.partition_by}
+    try:
+        if isinstance(record, RecordError):
+            raise record
+        for suffix, conversation in parse_record(record, options.columns):
+            yield {"record_id": f"{record_id}/{suffix}" if suffix else record_id, **fields}, conversation
+    except RecordError as error:
+        yield {"record_id": record_id, "error": str(error), **fields}, []
+
+
+def as_text(value: Any) -> str | None:
+    """Return a value as text that Arrow can hold: JSON for what is neither text nor null."""
+    if value is None:
+        return None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, bool | list | dict):
+        value = json.dumps(value, ensure_ascii=False, default=str)
+    return str(value).encode("utf-8", "replace").decode()
+
+
+def _row_schema(job: Job) -> pa.Schema:
+    fixed = [("record_id", pa.string()), ("row", pa.int64()), ("error", pa.string())]
+    return pa.schema([*fixed, *((name, pa.string()) for name in job.options.partition_by)])
+
+
+def _kept(records: Records, field: pa.Field, origins: pa.Array) -> pa.ChunkedArray:
+    """Return a kept column, row by row of the matrix, in the type that all files agreed on."""
+    if records.table is not None and field.name not in records.table.column_names:
+        return pa.chunked_array([pa.nulls(len(origins), field.type)])
+    if records.table is not None and field.type != pa.string():
+        return records.table.column(field.name).cast(field.type).take(origins)
+    texts = [as_text(v.get(field.name)) if isinstance(v, Mapping) else None for v in records.values]
+    return pa.chunked_array([pa.array(texts, pa.string())]).take(origins)
+
+
+def _read_parquet(raw: Any, shards: Sequence[Shard], job: Job) -> Iterator[Records]:
+    with pq.ParquetFile(raw) as file:
+        names = file.schema_arrow.names
+        wanted = [name for name in names if name in RECORD_COLUMNS or name in job.options.named_columns]
+        ranges = [(shard.row_start, shard.num_rows) for shard in shards]
+        for table in read_ranges(file, ranges, wanted or names):
+            yield Records(table.to_pylist(), table)
+
+
+def _read_jsonl(raw: Any, shards: Sequence[Shard], compression: str | None) -> Iterator[Records]:
+    first = shards[0]
+    if compression is None:  # then each shard is a pass of its own, and its bytes are known
+        raw.seek(first.byte_start)
+        lines = record_lines(io.BytesIO(raw.read(first.byte_end - first.byte_start)))
+        row = first.row_start
+    else:
+        lines = record_lines(open_lines(raw, compression))
+        row = 0
+    for shard in shards:
+        passed = shard.row_start - row
+        values = [_decoded(line) for line in islice(lines, passed, passed + shard.num_rows)]
+        row = shard.row_start + shard.num_rows
+        yield Records(values, None)
+
+
+def _decoded(line: bytes) -> Mapping[str, Any] | RecordError:
+    try:
+        return decode_line(line)
+    except RecordError as error:
+        return error

@@ -1,0 +1,191 @@
+"""A scoring run from options to exit code: plan, skip what is committed, score, check, sum up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+
+from rich.console import Console
+
+import csrm
+from csrm.errors import InputError
+from jobs.commits import (
+    Commit,
+    clear,
+    read_commits,
+    refuse_other_matrix,
+    remove_leftovers,
+    stale_commits,
+    uncommitted,
+)
+from jobs.inputs import Inputs, list_inputs, partitions
+from jobs.job import Job, kept_schema, read_model_facts
+from jobs.manifest import write_manifest
+from jobs.options import ScoreOptions
+from jobs.progress import ProgressLine
+from jobs.shards import Plan, Shard, plan_files
+from jobs.storage import Folder, absolute, open_location
+from jobs.summary import Totals, show_totals, sum_commits
+from jobs.writing import refresh_summary
+
+__all__ = ["ERROR_RATE_EXIT", "MISSING_EXIT", "dry_run", "run"]
+
+MISSING_EXIT = 1
+ERROR_RATE_EXIT = 3
+
+PLAN_ALONE_FILES = 32
+PLAN_ALONE_BYTES = 2**30
+"""JSON Lines must be read to be counted; beyond this the cluster does it."""
+
+
+def run(options: ScoreOptions, out: Console, err: Console) -> int:
+    """Score; return the process's exit code.
+
+    Raises:
+        CSRMError: What the user can mend.
+    """
+    started = time.monotonic()
+    with ExitStack() as stack:
+        with err.status("listing and counting"):
+            job, plan = _plan(options, stack)
+            commits = _open_target(job, plan)
+            pending = uncommitted(job.target, plan.shards, commits)
+        progress = ProgressLine(err, sum(shard.num_rows for shard in pending))
+        if pending:
+            _score(pending, job, commits, progress, stack)
+        else:
+            err.print("everything was scored already")
+    if missing := uncommitted(job.target, plan.shards, commits):
+        return _report_missing(missing, err)
+    commits = {id: refresh_summary(commit, job) for id, commit in commits.items()}
+    write_manifest(job, commits, time.monotonic() - started)
+    totals = sum_commits(commits[shard.id] for shard in plan.shards)
+    show_totals(totals, job.configurations, out)
+    out.print(_closing_line(totals, progress, job), highlight=False, soft_wrap=True)
+    if totals.error_rate > options.max_error_rate:
+        err.print(
+            f"{totals.num_errors:,} of {totals.num_rows:,} rows have no scores, more than --max-error-rate "
+            f"{options.max_error_rate:g} allows; the error column says why",
+            highlight=False,
+            soft_wrap=True,
+        )
+        return ERROR_RATE_EXIT
+    return 0
+
+
+def dry_run(options: ScoreOptions, out: Console) -> None:
+    """Print what a run would do, from a plan and a short measurement; write nothing.
+
+    Raises:
+        CSRMError: What the user can mend.
+    """
+    from jobs.estimate import estimate, show_estimate
+
+    with ExitStack() as stack:
+        job, plan = _plan(options, stack)
+        commits = {} if options.overwrite else read_commits(job.target)
+        refuse_other_matrix(job.target, commits, job.identity)
+        stale_commits(job.target, commits, plan.shards)
+        pending = uncommitted(job.target, plan.shards, commits)
+        found = estimate(pending, job) if pending else None
+    show_estimate(found, plan, pending, job, out)
+
+
+def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
+    """Resolve options into a job, and its input into shards."""
+    configurations = tuple(csrm.load_configurations(options.configurations))
+    model = read_model_facts(options.model)
+    inputs = list_inputs(options.input)
+    target = Folder.at(options.output)
+    _check_names(inputs, options)
+    _check_apart(inputs, target, options)
+    map_files = map
+    if not options.limit and _is_large(inputs):
+        from jobs.pipeline import cluster, map_in_tasks
+
+        stack.enter_context(cluster())
+        map_files = map_in_tasks
+    plan = plan_files(
+        inputs.files,
+        options.shard_rows,
+        named_columns=options.named_columns,
+        limit=options.limit,
+        map_files=map_files,
+    )
+    job = Job(
+        options=options,
+        configurations=configurations,
+        model=model,
+        input_root=inputs.root,
+        target=target,
+        kept=kept_schema(plan.schemas, options.keep_columns),
+    )
+    return job, plan
+
+
+def _open_target(job: Job, plan: Plan) -> dict[str, Commit]:
+    """Return the commit records that stand, after removing whatever must not be counted."""
+    if job.options.overwrite:
+        clear(job.target)
+    commits = read_commits(job.target)
+    refuse_other_matrix(job.target, commits, job.identity)
+    remove_leftovers(job.target, commits, stale_commits(job.target, commits, plan.shards))
+    return commits
+
+
+def _score(
+    pending: Sequence[Shard], job: Job, commits: dict[str, Commit], progress: ProgressLine, stack: ExitStack
+) -> None:
+    """Score shards and add their commit records to `commits`."""
+    from jobs.pipeline import cluster, score_shards
+
+    with progress:
+        stack.enter_context(cluster())
+        for commit, started, warnings in score_shards(pending, job):
+            progress.warn(warnings)
+            progress.add(commit, started)
+            commits[commit["shard"]] = commit
+
+
+def _check_names(inputs: Inputs, options: ScoreOptions) -> None:
+    folders = {key for file in inputs.files for key in partitions(file.source)}
+    for name in (*options.keep_columns, *options.partition_by):
+        if name in folders:
+            raise InputError(
+                f"{inputs.root}: {name!r} is a partition folder of the input and is kept as one anyway"
+            )
+
+
+def _check_apart(inputs: Inputs, target: Folder, options: ScoreOptions) -> None:
+    is_folder = absolute(*open_location(options.input)).rstrip("/") == inputs.root.rstrip("/")
+    if is_folder and f"{target.url}/".startswith(f"{inputs.root.rstrip('/')}/"):
+        raise InputError(
+            f"{options.output}: lies inside the input folder, where the next run would read it; "
+            "choose another --output"
+        )
+
+
+def _is_large(inputs: Inputs) -> bool:
+    line_bytes = sum(file.size for file in inputs.files if not file.source.endswith(".parquet"))
+    return len(inputs.files) > PLAN_ALONE_FILES or line_bytes > PLAN_ALONE_BYTES
+
+
+def _report_missing(missing: Sequence[Shard], err: Console) -> int:
+    names = ", ".join(f"{shard.id} ({shard.source}, rows from {shard.row_start:,})" for shard in missing[:10])
+    more = f" and {len(missing) - 10:,} more" if len(missing) > 10 else ""
+    err.print(
+        f"{len(missing):,} shards are missing, run again: {names}{more}", highlight=False, soft_wrap=True
+    )
+    return MISSING_EXIT
+
+
+def _closing_line(totals: Totals, progress: ProgressLine, job: Job) -> str:
+    counts = f"{totals.num_records:,} records · {totals.num_cells:,} cells · {totals.num_errors:,} errors"
+    seconds = progress.seconds
+    rates = (
+        f" · {progress.num_cells / seconds:,.0f} cells/s · {progress.num_tokens / seconds:,.0f} tokens/s"
+        if progress.num_done
+        else ""
+    )
+    return f"{counts}{rates} · {job.options.output}"

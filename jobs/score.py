@@ -1,0 +1,116 @@
+"""`csrm score`: the compliance matrix of a corpus."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+__all__ = ["execute", "score"]
+
+
+def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, ...]:
+    """Return the names in a comma-separated option."""
+    return tuple(name.strip() for name in value.split(",")) if value else ()
+
+
+@click.command()
+@click.argument("input")
+@click.option(
+    "-c",
+    "--configurations",
+    required=True,
+    metavar="PATH",
+    help="Safety configurations: a file or folder of YAML, Markdown or text.",
+)
+@click.option(
+    "-o", "--output", required=True, metavar="DIR", help="Folder for the matrix; running again resumes."
+)
+@click.option("-m", "--model", metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]")
+@click.option("--id-column", metavar="C", help="Column that names a record.  [default: file and row number]")
+@click.option(
+    "--keep-columns", callback=split_names, metavar="A,B", help="Input columns to carry into the matrix."
+)
+@click.option(
+    "--partition-by", callback=split_names, metavar="C,D", help="Input columns whose values become folders."
+)
+@click.option("--messages-column", metavar="C", help="Column that holds a list of messages.")
+@click.option("--prompt-column", metavar="C", help="Column that holds the history before a response.")
+@click.option("--response-column", metavar="C", help="Column that holds the response to judge.")
+@click.option("--text-column", metavar="C", help="Column that holds a text to judge.")
+@click.option("--explain", is_flag=True, help="Also name the most violated clause of each cell.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N records.")
+@click.option(
+    "--num-actors",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Model replicas.  [default: one per GPU, else by cores]",
+)
+@click.option(
+    "--batch-tokens",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Tokens in one forward pass.  [default: by device]",
+)
+@click.option(
+    "--shard-rows",
+    type=click.IntRange(min=1),
+    default=4096,
+    show_default=True,
+    metavar="N",
+    help="Most records in a shard, the unit of commit and resume.",
+)
+@click.option(
+    "--max-error-rate",
+    type=click.FloatRange(0, 1),
+    default=0.01,
+    show_default=True,
+    metavar="R",
+    help="Share of records that may end without scores before the exit code is 3.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to the output folder.")
+@click.option(
+    "--dry-run", is_flag=True, help="Print shards, cells and an estimate of tokens and time; write nothing."
+)
+def score(dry_run: bool, **settings: Any) -> None:
+    """Score every conversation in INPUT under every safety configuration.
+
+    INPUT is a file, folder or glob, local or s3://, of Parquet or JSON Lines (plain, .gz, .zst). The
+    matrix is one Parquet row per record, with a field of `reward` and of `p_safe` for each configuration.
+    A run that was stopped is resumed by the same command.
+
+    \b
+    Examples:
+      csrm score chats.jsonl --configurations policies/ --output runs/chats
+      csrm score s3://lake/chats/ -c policies/ -o s3://lake/matrix/ --keep-columns lang,user --explain
+      csrm score 'chats/*.parquet' -c policy.md -o runs/trial --limit 1000 --dry-run
+    """
+    execute(settings, dry_run=dry_run)
+
+
+def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
+    """Run `csrm score` with the values of its options, and end the process with its exit code."""
+    from rich.console import Console
+
+    from csrm.conversations import RecordColumns
+    from jobs import run
+    from jobs.options import ScoreOptions
+
+    try:
+        columns = RecordColumns(
+            **{name: settings.pop(f"{name}_column", None) for name in RecordColumns.__slots__}
+        )
+        options = ScoreOptions(columns=columns, **settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    out, err = Console(), Console(stderr=True)
+    if dry_run:
+        run.dry_run(options, out)
+        return
+    try:
+        code = run.run(options, out, err)
+    except KeyboardInterrupt:
+        err.print(f"interrupted; the same command resumes, what is committed stays in {options.output}")
+        code = 130
+    if code:
+        raise click.exceptions.Exit(code)

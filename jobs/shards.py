@@ -1,0 +1,209 @@
+"""Shards: fixed ranges of rows of one file, the unit of work, of commit and of resume.
+
+A plan is a function of the files and of the shard size alone, so every run over the same files makes the same
+shards, under the same ids.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby, islice
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from csrm.errors import InputError, RecordError
+from jobs.inputs import InputFile, file_format
+from jobs.jsonl import decode_line, open_lines, record_lines, refuse_array, spans
+from jobs.parquet import row_ranges
+from jobs.storage import open_location, readable
+
+__all__ = ["FilePlan", "Plan", "Shard", "group_passes", "plan_file", "plan_files"]
+
+_SAMPLE_ROWS = 1000
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """A range of rows of one file."""
+
+    url: str
+    """Where the file is."""
+    source: str
+    """The file's path below the input's root."""
+    mark: str
+    """The file's size and etag or modification time when it was planned."""
+    row_start: int
+    """First row; rows are counted over the file's records."""
+    num_rows: int
+    """Records in the shard."""
+    group: int
+    """Shards of one file that share it are read in one pass."""
+    byte_start: int = 0
+    """First byte, and"""
+    byte_end: int = 0
+    """the byte after the last one; of plain JSON Lines only."""
+
+    @property
+    def id(self) -> str:
+        """Name of the shard's outputs: a function of file, mark and rows, nothing else."""
+        identity = json.dumps([self.source, self.mark, self.row_start, self.num_rows])
+        digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        name = _UNSAFE.sub("_", PurePosixPath(self.source).name.split(".")[0])[:64]
+        return f"{name}-{self.row_start:010d}-{digest}"
+
+
+class FilePlan(NamedTuple):
+    """What planning learned of one file."""
+
+    shards: list[Shard]
+    schema: pa.Schema | None
+    """Of Parquet; None for JSON Lines."""
+    columns: frozenset[str]
+    """Columns seen, for JSON Lines among the first records."""
+
+
+class Plan(NamedTuple):
+    """All shards of an input, in order, and the schemas that its files agree or disagree on."""
+
+    shards: list[Shard]
+    schemas: list[pa.Schema | None]
+
+    @property
+    def num_records(self) -> int:
+        """Records of the input."""
+        return sum(shard.num_rows for shard in self.shards)
+
+
+def plan_files(
+    files: Sequence[InputFile],
+    shard_rows: int,
+    *,
+    named_columns: Sequence[str] = (),
+    limit: int | None = None,
+    map_files: Callable[..., Iterable[FilePlan]] = map,
+) -> Plan:
+    """Plan an input.
+
+    Args:
+        files: its files.
+        shard_rows: most rows in a shard.
+        named_columns: columns that some file must have.
+        limit: plan only this many records, from the start.
+        map_files: runs `plan_file` over the files, in order; `map` by default.
+
+    Raises:
+        InputError: A file cannot be read, there are no records, or a named column is nowhere.
+    """
+    shards: list[Shard] = []
+    schemas: list[pa.Schema | None] = []
+    columns: set[str] = set()
+    for plan in map_files(lambda file: plan_file(file, shard_rows, named_columns, limit), files):
+        shards += plan.shards
+        columns |= plan.columns
+        schemas += [plan.schema] if plan.shards and plan.schema not in schemas else []
+        if limit and sum(shard.num_rows for shard in shards) >= limit:
+            break
+    if not shards:
+        raise InputError(
+            f"{files[0].url}{' and the other files' * (len(files) > 1)}: no records, nothing to score"
+        )
+    if unknown := [name for name in named_columns if name not in columns]:
+        known = ", ".join(sorted(columns)) or "none"
+        raise InputError(f"{shards[0].url}: no column {unknown[0]!r} in the input; columns found: {known}")
+    return Plan(_first_records(shards, limit) if limit else shards, schemas)
+
+
+def plan_file(
+    file: InputFile, shard_rows: int, named_columns: Sequence[str] = (), limit: int | None = None
+) -> FilePlan:
+    """Count a file's rows and cut them into shards. An empty file has none.
+
+    Raises:
+        InputError: The file cannot be read.
+    """
+    if not file.size:
+        return FilePlan([], None, frozenset())
+    kind = file_format(file.source)
+    assert kind is not None, file
+    with readable(file.url):
+        if kind.records == "parquet":
+            return _plan_parquet(file, shard_rows)
+        return _plan_jsonl(file, shard_rows, kind.compression, named_columns, limit)
+
+
+def group_passes(shards: Iterable[Shard]) -> list[list[Shard]]:
+    """Group shards that are read in one pass: pieces of a row group, or of a compressed file."""
+    return [list(together) for _, together in groupby(shards, key=lambda shard: (shard.source, shard.group))]
+
+
+def _plan_parquet(file: InputFile, shard_rows: int) -> FilePlan:
+    filesystem, path = open_location(file.url)
+    with filesystem.open(path, "rb") as raw, pq.ParquetFile(raw) as parquet:
+        metadata, schema = parquet.metadata, parquet.schema_arrow
+        group_rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    shards = [_shard(file, *piece) for piece in row_ranges(group_rows, shard_rows)]
+    return FilePlan(shards, schema.remove_metadata(), frozenset(schema.names))
+
+
+def _plan_jsonl(
+    file: InputFile, shard_rows: int, compression: str | None, named_columns: Sequence[str], limit: int | None
+) -> FilePlan:
+    filesystem, path = open_location(file.url)
+    with filesystem.open(path, "rb") as raw:
+        sample = list(
+            islice(record_lines(open_lines(raw, compression)), _SAMPLE_ROWS if named_columns else 1)
+        )
+    if not sample:
+        return FilePlan([], None, frozenset())
+    refuse_array(sample[0], file.url)
+    shards: list[Shard] = []
+    with filesystem.open(path, "rb") as raw:
+        for number, span in enumerate(spans(open_lines(raw, compression), shard_rows)):
+            place = {} if compression else {"byte_start": span.byte_start, "byte_end": span.byte_end}
+            shards.append(_shard(file, span.row_start, span.num_rows, 0 if compression else number, **place))
+            if limit and span.row_start + span.num_rows >= limit:
+                break
+    return FilePlan(shards, None, _columns(sample, named_columns))
+
+
+def _shard(file: InputFile, row_start: int, num_rows: int, group: int, **place: int) -> Shard:
+    return Shard(
+        url=file.url,
+        source=file.source,
+        mark=file.mark,
+        row_start=row_start,
+        num_rows=num_rows,
+        group=group,
+        **place,
+    )
+
+
+def _columns(sample: Sequence[bytes], named_columns: Sequence[str]) -> frozenset[str]:
+    """Return the columns of the first records, reading on only until the named ones have all been seen."""
+    seen: set[str] = set()
+    for line in sample:
+        try:
+            seen |= decode_line(line).keys()
+        except RecordError:
+            continue
+        if seen.issuperset(named_columns):
+            break
+    return frozenset(seen)
+
+
+def _first_records(shards: Sequence[Shard], limit: int) -> list[Shard]:
+    kept: list[Shard] = []
+    for shard in shards:
+        if limit <= 0:
+            break
+        kept.append(replace(shard, num_rows=min(limit, shard.num_rows)))
+        limit -= shard.num_rows
+    return kept

@@ -1,0 +1,114 @@
+"""Files by URL, on local disk and on object stores.
+
+Filesystems are made where they are used, from the URL and the process's own environment: credentials never
+travel inside a task.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import fsspec
+import pyarrow as pa
+from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
+
+from csrm.errors import InputError
+
+__all__ = ["Folder", "absolute", "mark_of", "open_location", "readable"]
+
+
+def open_location(location: str) -> tuple[AbstractFileSystem, str]:
+    """Return the filesystem of a path or URL, and the path within it."""
+    try:
+        filesystem, path = fsspec.core.url_to_fs(location)
+    except (ValueError, ImportError) as error:
+        raise InputError(f"{location}: {error}; give a local path or an s3:// URL") from None
+    return filesystem, str(path)
+
+
+def absolute(filesystem: AbstractFileSystem, path: str) -> str:
+    """Return the name under which every machine of a job finds `path`: an absolute path or a URL."""
+    return path if isinstance(filesystem, LocalFileSystem) else str(filesystem.unstrip_protocol(path))
+
+
+def mark_of(info: dict) -> str:
+    """Return what changes when a file does: its size, with its etag or else its modification time."""
+    changed = info.get("ETag") or info.get("LastModified") or info.get("mtime") or info.get("created") or ""
+    return f"{info['size']}-{changed}".replace('"', "")
+
+
+@contextlib.contextmanager
+def readable(location: str) -> Iterator[None]:
+    """Turn what a filesystem raises into one line that names the location."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise InputError(f"{location}: no such file, folder or bucket") from None
+    except PermissionError as error:
+        raise InputError(f"{location}: access denied ({error}); check permissions and credentials") from None
+    except (OSError, EOFError, pa.ArrowException) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise InputError(f"{location}: cannot be read ({reason}); mend or remove it") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """A folder that a job writes: names are relative to it and use "/"."""
+
+    url: str
+    """Absolute local path, or a URL."""
+
+    @classmethod
+    def at(cls, location: str) -> Folder:
+        """Return the folder at a path or URL; it need not exist."""
+        filesystem, path = open_location(location)
+        return cls(absolute(filesystem, path.rstrip("/")))
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Write a file that becomes visible whole or not at all.
+
+        One PUT does that on an object store. Local files are written aside, synced and renamed.
+        """
+        filesystem, root = open_location(self.url)
+        if not isinstance(filesystem, LocalFileSystem):
+            filesystem.pipe_file(f"{root}/{name}", data)
+            return
+        aside = Path(root, "_csrm", "tmp", f"{platform.node()}-{os.getpid()}-{Path(name).name}")
+        final = Path(root, name)
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        final.parent.mkdir(parents=True, exist_ok=True)
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(final)
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the size of every file below `prefix`, by name; nothing where there is no such folder."""
+        filesystem, root = open_location(self.url)
+        filesystem.invalidate_cache()
+        with readable(self.url), contextlib.suppress(FileNotFoundError):
+            found = filesystem.find(f"{root}/{prefix}", detail=True)
+            return {path.removeprefix(f"{root}/"): info["size"] for path, info in found.items()}
+        return {}
+
+    def read(self, names: list[str]) -> dict[str, bytes]:
+        """Return the contents of files, by name, many at once."""
+        filesystem, root = open_location(self.url)
+        with ThreadPoolExecutor(max_workers=16) as pool:
+            contents = pool.map(filesystem.cat_file, [f"{root}/{name}" for name in names])
+            return dict(zip(names, contents, strict=True))
+
+    def remove(self, names: list[str]) -> None:
+        """Delete files; one that is already gone is no error."""
+        filesystem, root = open_location(self.url)
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                filesystem.rm_file(f"{root}/{name}")

@@ -1,0 +1,102 @@
+"""A tiny random model folder, two policies, and a job over them: real parts, built in a second."""
+
+import pytest
+from hypothesis import settings
+
+settings.register_profile("shared-machine", deadline=None)
+settings.load_profile("shared-machine")
+
+WORDS = ["the", "a", "user", "assistant", "system", "hello", "kill", "bank", "weather", "pin", *"0123456789"]
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory):
+    """A two-layer random BERT with a word-level tokenizer."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast
+
+    from csrm import CSRM, Encoder, Layout
+    from csrm.encoding import Limits
+
+    vocabulary = {
+        word: number for number, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", ":", *WORDS])
+    }
+    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(vocabulary),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    sizes = {"max_conversation_tokens": 64, "max_clause_tokens": 32}
+    encoder = Encoder(tokenizer, Limits(**sizes))
+    backbone = AutoModel.from_config(config, add_pooling_layer=False)
+    model = CSRM(backbone, encoder, Layout(width=16, **sizes), name="tiny")
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def policies(tmp_path_factory):
+    """A folder of two safety configurations, of two clauses and one."""
+    folder = tmp_path_factory.mktemp("policies")
+    (folder / "game.yaml").write_text(
+        """
+id: game
+clauses:
+- {category: violence, guideline: do not kill}
+- {category: secrets, guideline: never ask for a pin}
+"""
+    )
+    (folder / "bank.yaml").write_text(
+        """
+id: bank
+clauses:
+- {category: weather, guideline: do not talk of the weather}
+"""
+    )
+    return folder
+
+
+@pytest.fixture
+def make_job(model_folder, policies, tmp_path):
+    """Make a job that writes to `tmp_path / "out"`; options are `ScoreOptions`'s."""
+    import csrm
+    from jobs.job import Job, kept_schema, read_model_facts
+    from jobs.options import ScoreOptions
+    from jobs.storage import Folder
+
+    def make(schemas=(None,), **options):
+        paths = {
+            "input": str(tmp_path / "in"),
+            "configurations": str(policies),
+            "output": str(tmp_path / "out"),
+        }
+        resolved = ScoreOptions(**paths | {"model": str(model_folder)} | options)
+        return Job(
+            options=resolved,
+            configurations=tuple(csrm.load_configurations(policies)),
+            model=read_model_facts(resolved.model),
+            input_root=resolved.input,
+            target=Folder.at(resolved.output),
+            kept=kept_schema(schemas, resolved.keep_columns),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def running_cluster():
+    """Local Ray, started once; commands join it."""
+    from jobs.pipeline import cluster
+
+    with cluster():
+        yield

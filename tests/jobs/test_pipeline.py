@@ -1,0 +1,87 @@
+"""Pools fit the cluster they were sized for; what workers raise reaches the user as they raised it."""
+
+import os
+
+import pytest
+import ray
+from hypothesis import given
+from hypothesis import strategies as st
+
+from csrm.errors import InputError
+from jobs.pipeline import (
+    MAX_BLOCKS,
+    MAX_THREADS,
+    READ_SHARE,
+    WRITE_SHARE,
+    _blocks,
+    _original_errors,
+    map_in_tasks,
+    size_pools,
+)
+from jobs.shards import Shard
+
+
+@given(
+    nodes=st.lists(st.integers(1, 128), min_size=1, max_size=8),
+    num_gpus=st.integers(0, 16),
+    num_shards=st.integers(0, 10_000),
+    num_actors=st.none() | st.integers(1, 300),
+)
+def test_pools_fit_the_cluster(nodes, num_gpus, num_shards, num_actors):
+    pools = size_pools(nodes, num_gpus, num_shards, num_actors)
+    cores = sum(nodes)
+    assert 1 <= pools.num_scorers <= max(1, num_shards)
+    assert 1 <= pools.num_threads <= min(MAX_THREADS, min(nodes))
+    assert pools.num_threads == 1 or pools.num_scorers * pools.num_threads <= cores, (
+        "replicas fight over cores"
+    )
+    scorers = pools.num_scorers * pools.scorer_cpus
+    assert scorers + READ_SHARE + WRITE_SHARE <= cores + 1e-9, (
+        "nothing could read or write beside the scorers"
+    )
+    everything = scorers + pools.num_readers * READ_SHARE + pools.num_writers * WRITE_SHARE
+    assert everything <= cores + 1e-9
+    assert pools.scorer_gpus * -(-pools.num_scorers // max(1, num_gpus)) == pytest.approx(num_gpus > 0)
+    if num_actors:
+        assert pools.num_scorers == min(num_actors, max(1, num_shards))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "num_gpus", "scorers", "threads", "readers"),
+    [([1], 0, 1, 1, 1), ([2], 0, 1, 2, 1), ([16], 0, 4, 4, 4), ([2] * 4, 0, 4, 2, 2), ([16], 1, 1, 8, 15)],
+)
+def test_usual_machines(nodes, num_gpus, scorers, threads, readers):
+    pools = size_pools(nodes, num_gpus, 1000)
+    assert (pools.num_scorers, pools.num_threads, pools.num_readers) == (scorers, threads, readers)
+
+
+def test_blocks_are_bounded_and_keep_shards_in_order():
+    shards = [
+        Shard(url=f"/{n}", source=str(n // 3), mark="1", row_start=n, num_rows=1, group=0)
+        for n in range(30_000)
+    ]
+    blocks = _blocks(shards)
+    assert len(blocks) <= MAX_BLOCKS
+    assert [row for block in blocks for row in block["url"].to_pylist()] == [shard.url for shard in shards]
+    assert all(block["source"].to_pylist().count(block["source"][0].as_py()) == 3 for block in blocks[:5])
+
+
+@pytest.mark.usefixtures("running_cluster")
+def test_files_are_planned_in_tasks_in_order():
+    numbers = list(range(300))
+    assert list(map_in_tasks(lambda number: (number, os.getpid() != 0), numbers)) == [
+        (n, True) for n in numbers
+    ]
+
+
+@pytest.mark.usefixtures("running_cluster")
+def test_a_workers_error_arrives_as_it_was_raised():
+    @ray.remote
+    def fail(error):
+        raise error
+
+    with pytest.raises(InputError) as caught, _original_errors():
+        ray.get(fail.remote(InputError("a.jsonl: broken; mend it")))
+    assert str(caught.value) == "a.jsonl: broken; mend it"
+    with pytest.raises(ZeroDivisionError), _original_errors():
+        ray.get(fail.remote(ZeroDivisionError("a bug of ours")))
