@@ -7,13 +7,21 @@
 >>> matrix.p_safe
 """
 
-from csrm.calibration import Calibration
-from csrm.configurations import Clause, Configuration, dump_configuration, load_configurations
-from csrm.encoding import Encoder
-from csrm.errors import CheckpointError, ConfigurationError, CSRMError, InputError, RecordError
-from csrm.matrix import ComplianceMatrix
-from csrm.messages import Message
-from csrm.model import CSRM, Layout
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from csrm.calibration import Calibration
+    from csrm.configurations import Clause, Configuration, dump_configuration, load_configurations
+    from csrm.encoding import Encoder
+    from csrm.errors import CheckpointError, ConfigurationError, CSRMError, InputError, RecordError
+    from csrm.matrix import ComplianceMatrix
+    from csrm.messages import Message
+    from csrm.model import CSRM, Layout
+
+__version__ = "0.1.0"
 
 __all__ = [
     "CSRM",
@@ -33,4 +41,26 @@ __all__ = [
     "load_configurations",
 ]
 
-__version__ = "0.1.0"
+_HOMES = {
+    "calibration": ("Calibration",),
+    "configurations": ("Clause", "Configuration", "dump_configuration", "load_configurations"),
+    "encoding": ("Encoder",),
+    "errors": ("CSRMError", "CheckpointError", "ConfigurationError", "InputError", "RecordError"),
+    "matrix": ("ComplianceMatrix",),
+    "messages": ("Message",),
+    "model": ("CSRM", "Layout"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: torch and transformers take seconds, and help needs neither."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'csrm' has no attribute {name!r}")
+    value = getattr(import_module(f"csrm.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -36,9 +36,7 @@ SIMILAR_LENGTH = 0.8
 class Pattern(Protocol):
     """Decides which keys a packed sequence's queries see."""
 
-    def attend(
-        self, layer: int, query_1HTD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, scale: float
-    ) -> Tensor:
+    def attend(self, layer: int, query_1HTD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, scale: float) -> Tensor:
         """Attend; returns (1, T, H, D)."""
         ...
 
@@ -46,9 +44,7 @@ class Pattern(Protocol):
 class Ragged:
     """Blocks of different lengths laid end to end, and how to view some of them as one padded tensor."""
 
-    def __init__(
-        self, lengths: Sequence[int], device: torch.device | str = "cpu", *, similar: float = SIMILAR_LENGTH
-    ):
+    def __init__(self, lengths: Sequence[int], device: torch.device | str = "cpu", *, similar: float = SIMILAR_LENGTH):
         self.lengths = list(lengths)
         self.starts = [0, *itertools.accumulate(self.lengths)]
         self.groups = [self._group(run, device) for run in similar_runs(self.lengths, similar)]
@@ -158,16 +154,12 @@ class WithinBlocks:
         self.causal = causal
         self.keep = keep
 
-    def attend(
-        self, layer: int, query_1HTD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, scale: float
-    ) -> Tensor:
+    def attend(self, layer: int, query_1HTD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, scale: float) -> Tensor:
         """One padded call per group of blocks of similar length; see `Pattern.attend`."""
         query_HTD, key_GTD, value_GTD = query_1HTD[0], key_1GTD[0], value_1GTD[0]
         if self.keep is not None:
             self.keep.append(key_GTD, value_GTD)
-        outputs = [
-            self._attend_group(group, query_HTD, key_GTD, value_GTD, scale) for group in self.blocks.groups
-        ]
+        outputs = [self._attend_group(group, query_HTD, key_GTD, value_GTD, scale) for group in self.blocks.groups]
         return torch.cat(outputs).unsqueeze(0)
 
     def _attend_group(
@@ -225,9 +217,7 @@ class Probes:
         self.clause_tokens = clause_tokens
         self.clause_keys = clause_keys
 
-    def attend(
-        self, layer: int, query_1HTD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, scale: float
-    ) -> Tensor:
+    def attend(self, layer: int, query_1HTD: Tensor, key_1GTD: Tensor, value_1GTD: Tensor, scale: float) -> Tensor:
         """Merge what probes read of conversation, clauses and each other; see `Pattern.attend`."""
         num_heads, num_tokens, width = query_1HTD.shape[1:]
         num_records = len(self.conversations.lengths)
@@ -295,20 +285,17 @@ def attend_groups(query_BHQD: Tensor, keys_GTD: Tensor, values_GTD: Tensor, bloc
     return Partial(*(torch.cat(parts) for parts in zip(*partials, strict=True)))
 
 
-def attend_plainly(
-    query_BHQD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor, visible_BQK: Tensor | None
-) -> Tensor:
+def attend_plainly(query_BHQD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor, visible_BQK: Tensor | None) -> Tensor:
     """Attention as two matrix products and a softmax; queries come scaled."""
     query_BGXQD = query_BHQD.unflatten(1, (key_BGKD.shape[1], -1))
     weights_BGXQK = query_BGXQD @ key_BGKD.unsqueeze(2).transpose(-1, -2)
     if visible_BQK is not None:
         weights_BGXQK = weights_BGXQK.masked_fill(~visible_BQK[:, None, None], -torch.inf)
-    return (weights_BGXQK.softmax(-1).to(value_BGKD.dtype) @ value_BGKD.unsqueeze(2)).flatten(1, 2)
+    output_BGXQD: Tensor = weights_BGXQK.softmax(-1).to(value_BGKD.dtype) @ value_BGKD.unsqueeze(2)
+    return output_BGXQD.flatten(1, 2)
 
 
-def attend_partially(
-    query_BHQD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor, visible_BQK: Tensor | None
-) -> Partial:
+def attend_partially(query_BHQD: Tensor, key_BGKD: Tensor, value_BGKD: Tensor, visible_BQK: Tensor | None) -> Partial:
     """Attention over one part of the keys, with what is needed to merge it with other parts.
 
     Queries come scaled. Query heads share key/value heads in groups of H / G, as in grouped-query attention.

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from csrm.configurations import Clause
 from csrm.labelled import LabelledRow
+from csrm.permissions import permission
 
 __all__ = ["Batch", "ClauseLibrary", "sample_batch"]
 
@@ -60,7 +61,8 @@ class ClauseLibrary:
         limit = np.where(same_domain, UNRELATED_WITHIN_DOMAIN, UNRELATED_ACROSS_DOMAINS)
         categories = np.array([clause.category for clause in self.clauses])
         same_category = categories[:, None] == categories[None, :]
-        self.is_unrelated = (similarity_CC < limit) & ~related & ~same_category & self.is_presumable[None, :]
+        unrelated = (similarity_CC < limit) & ~related & ~same_category & self.is_presumable[None, :]
+        self.is_unrelated = np.asarray(unrelated, dtype=bool)
 
     def presumed_kept(self, row: LabelledRow) -> NDArray[np.bool_]:
         """(C,) clauses that the row's message is presumed not to violate."""
@@ -89,6 +91,7 @@ def sample_batch(
     *,
     num_configurations: int = 8,
     num_extra_clauses: int = 24,
+    num_permissions: int = 16,
     max_clauses: int = 6,
 ) -> Batch:
     """Draw configurations around each row.
@@ -102,44 +105,61 @@ def sample_batch(
         rng: source of randomness; the batch is a function of its state.
         num_configurations: K, cells per row.
         num_extra_clauses: clauses drawn from the library beside the rows' own.
+        num_permissions: how many of the rows' own clauses get a twin that allows what they forbid; it stands in
+            their place in some of the configurations without them.
         max_clauses: the most clauses in one configuration.
     """
-    own = {library.index[clause] for row in rows for clause in row.clauses}
+    own = sorted({library.index[clause] for row in rows for clause in row.clauses})
     extra = rng.choice(np.flatnonzero(library.is_presumable), size=num_extra_clauses)
-    pool = np.array(sorted(own | set(extra.tolist())))
+    pool = np.array(sorted({*own, *extra.tolist()}))
     position = {number: place for place, number in enumerate(pool.tolist())}
-    index = np.full((len(rows), num_configurations, max_clauses), len(pool))
+    allowed = rng.choice(own, size=min(num_permissions, len(own)), replace=False).tolist()
+    clauses = [library.clauses[number] for number in pool]
+    clauses += [permission(library.clauses[number], rng) for number in allowed]
+    twin = {number: len(pool) + place for place, number in enumerate(allowed)}
+    index = np.full((len(rows), num_configurations, max_clauses), len(clauses))
     complies = np.ones((len(rows), num_configurations), dtype=bool)
     for r, row in enumerate(rows):
-        known = np.array([position[library.index[clause]] for clause in row.clauses])
-        bad, good = known[list(row.violated)], known[[not label for label in row.violated]]
-        other = np.flatnonzero(library.presumed_kept(row)[pool])
+        numbers = [library.index[clause] for clause in row.clauses]
+        known = np.array([position[number] for number in numbers])
+        choice = _Choice(
+            bad=known[list(row.violated)],
+            good=known[[not label for label in row.violated]],
+            allowed=np.array([twin[number] for number in numbers if number in twin], dtype=np.int64),
+            other=np.flatnonzero(library.presumed_kept(row)[pool]),
+        )
         for k in range(num_configurations):
-            members, safe = _draw(rng, bad, good, other, with_bad=k % 2 == 0, max_clauses=max_clauses)
+            members = choice.draw(rng, int(rng.integers(1, max_clauses + 1)), with_bad=k % 2 == 0)
             index[r, k, : len(members)] = members
-            complies[r, k] = safe
-    return Batch(list(rows), [library.clauses[number] for number in pool], index, complies)
+            complies[r, k] = not np.isin(members, choice.bad).any()
+    return Batch(list(rows), clauses, index, complies)
 
 
-def _draw(
-    rng: np.random.Generator,
-    bad: NDArray[np.int64],
-    good: NDArray[np.int64],
-    other: NDArray[np.int64],
-    *,
-    with_bad: bool,
-    max_clauses: int,
-) -> tuple[NDArray[np.int64], bool]:
-    """One configuration and whether the row complies with it."""
-    size = int(rng.integers(1, max_clauses + 1))
-    core = bad if with_bad and len(bad) else good
-    if len(core) == 0 or (not with_bad and len(good) == 1 and rng.random() < 0.5):
-        core = other
-    if len(core) == 0:
-        core = good if len(good) else bad
-    num_core = 1 if core is not good else min(len(good), size)
-    members = rng.choice(core, size=num_core, replace=False)
-    rest = np.setdiff1d(np.concatenate([good, other]), members)
-    filling = rng.choice(rest, size=min(size - num_core, len(rest)), replace=False)
-    members = np.concatenate([members, filling])
-    return members, not np.isin(members, bad).any()
+@dataclass(slots=True)
+class _Choice:
+    """What one row's configurations are drawn from; all are places in the batch's clauses."""
+
+    bad: NDArray[np.int64]
+    """Own clauses that the row violates."""
+    good: NDArray[np.int64]
+    """Own clauses that it keeps."""
+    allowed: NDArray[np.int64]
+    """Twins that allow what own clauses forbid."""
+    other: NDArray[np.int64]
+    """Clauses about something else, presumed kept."""
+
+    def draw(self, rng: np.random.Generator, size: int, *, with_bad: bool) -> NDArray[np.int64]:
+        """One configuration of at most `size` clauses, holding a violated one if asked for and there is one."""
+        core = self._core(rng, with_bad)
+        num_core = min(len(core), size) if core is self.good else 1
+        members = rng.choice(core, size=num_core, replace=False)
+        rest = np.setdiff1d(np.concatenate([self.good, self.other]), members)
+        filling = rng.choice(rest, size=min(size - num_core, len(rest)), replace=False)
+        return np.concatenate([members, filling])
+
+    def _core(self, rng: np.random.Generator, with_bad: bool) -> NDArray[np.int64]:
+        own = self.bad if len(self.bad) else self.good
+        if with_bad and len(own):
+            return own
+        options = [part for part in (self.good, self.allowed, self.other) if len(part)]
+        return options[int(rng.integers(len(options)))] if options else own

@@ -55,8 +55,7 @@ def cell_logits(model: CSRM, windows: Encoded, clauses: Encoded, index_WKM: NDAr
     if not model.layout.num_probes:
         return logits_WK
     num_clauses = len(clauses.blocks.lengths)
-    members = [
-        [c for c in cell if c < num_clauses] for cell in index_WKM.reshape(-1, index_WKM.shape[2]).tolist()
-    ]
-    policies = Policies.over(clauses.blocks, members, [[]] * len(members), model.device)
-    return logits_WK + model.probe_evidence(model.probe(windows, clauses, policies, shared=False))
+    members = [[c for c in cell if c < num_clauses] for cell in index_WKM.reshape(-1, index_WKM.shape[2]).tolist()]
+    policies = Policies.over(clauses.blocks, members, [[]] * len(members), model.device, for_probes=True)
+    probe_WK: Tensor = model.probe_evidence(model.probe(windows, clauses, policies, shared=False))
+    return logits_WK + probe_WK

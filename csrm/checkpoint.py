@@ -57,9 +57,7 @@ def load(folder: str | Path | None, *, dtype: str = "auto", device: str = "auto"
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise CheckpointError(
-            f"{path}: weights do not fit csrm.json: {str(error).splitlines()[-1].strip()}"
-        ) from None
+        raise CheckpointError(f"{path}: weights do not fit csrm.json: {str(error).splitlines()[-1].strip()}") from None
     model.calibration = Calibration(**facts["calibration"])
     model.facts = facts["facts"]
     model.fingerprint = facts["fingerprint"]
@@ -89,12 +87,8 @@ def save(model: CSRM, folder: str | Path, *, max_shard_size: str = "5GB") -> Non
 def from_backbone(folder: str | Path, layout: Layout, *, name: str = "csrm", device: str = "auto") -> CSRM:
     """A CSRM with untrained evidence on a pre-trained Hugging Face backbone (a folder or a hub name), float32."""
     config = AutoConfig.from_pretrained(folder)
-    backbone: PreTrainedModel = AutoModel.from_pretrained(
-        folder, dtype=torch.float32, **_backbone_options(config)
-    )
-    limits = Limits(
-        max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens
-    )
+    backbone: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32, **_backbone_options(config))
+    limits = Limits(max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens)
     model = CSRM(backbone, Encoder(load_tokenizer(folder), limits), layout, name=name)
     _share_segments(backbone)
     return model.to(resolve_device(device))
@@ -104,9 +98,7 @@ def load_encoder(folder: str | Path | None = None) -> Encoder:
     """Tokenizer, template and limits of a model folder, without its weights."""
     path = _existing(folder)
     layout = Layout(**_read_json(path)["layout"])
-    limits = Limits(
-        max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens
-    )
+    limits = Limits(max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens)
     return Encoder(load_tokenizer(path), limits)
 
 
@@ -120,9 +112,7 @@ def resolve_device(device: str) -> torch.device:
 def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     """The named type, or for "auto" bfloat16 where the hardware multiplies it fast."""
     if dtype == "auto":
-        fast = (
-            torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
-        )
+        fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if fast else torch.float32
     if dtype not in DTYPES:
         raise CheckpointError(f"dtype {dtype!r} is not one of auto, {', '.join(DTYPES)}")
@@ -132,9 +122,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
 def _existing(folder: str | Path | None) -> Path:
     path = EMBEDDED_MODEL if folder is None else Path(folder)
     if not (path / "csrm.json").is_file():
-        raise CheckpointError(
-            f"{path}: no csrm.json here; give a folder that `save_pretrained` or `csrm train` wrote"
-        )
+        raise CheckpointError(f"{path}: no csrm.json here; give a folder that `save_pretrained` or `csrm train` wrote")
     return path
 
 
@@ -142,13 +130,9 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((path / "csrm.json").read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
-            raise CheckpointError(
-                f"{path / 'csrm.json'}: format {facts['format']} is not {FORMAT}; update csrm"
-            )
+            raise CheckpointError(f"{path / 'csrm.json'}: format {facts['format']} is not {FORMAT}; update csrm")
     except (json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError(
-            f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again"
-        ) from None
+        raise CheckpointError(f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again") from None
     return facts
 
 
@@ -161,9 +145,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         try:
             weights |= load_file(file)
         except Exception as error:  # safetensors raises its own untyped error
-            raise CheckpointError(
-                f"{file}: unreadable weights ({error}); copy the model folder again"
-            ) from None
+            raise CheckpointError(f"{file}: unreadable weights ({error}); copy the model folder again") from None
     return weights
 
 

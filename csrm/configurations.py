@@ -157,12 +157,7 @@ def _files(path: Path) -> list[Path]:
 
 def _is_policy(file: Path, inside: Path) -> bool:
     is_hidden = any(part.startswith(".") for part in inside.parts)
-    return (
-        not is_hidden
-        and file.stem.lower() != "readme"
-        and file.suffix.lower() in _SUFFIXES
-        and file.is_file()
-    )
+    return not is_hidden and file.stem.lower() != "readme" and file.suffix.lower() in _SUFFIXES and file.is_file()
 
 
 def _load_file(file: Path) -> list[Configuration]:
@@ -177,9 +172,7 @@ def _load_file(file: Path) -> list[Configuration]:
 def _read_text(file: Path) -> str:
     try:
         if file.stat().st_size > _MAX_FILE_BYTES:
-            raise ConfigurationError(
-                f"larger than {_MAX_FILE_BYTES // 2**20} MiB; split it into several files"
-            )
+            raise ConfigurationError(f"larger than {_MAX_FILE_BYTES // 2**20} MiB; split it into several files")
         text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise ConfigurationError(f"cannot be read ({error.strerror}); check the file") from None
@@ -234,9 +227,7 @@ def _configuration(document: Any, file: Path) -> Configuration:
         raise ConfigurationError(f"clauses must be a list, not {_kind(entries)}; begin each with a dash")
     threshold = document.get("threshold", 0.5)
     if isinstance(threshold, bool) or not isinstance(threshold, int | float):
-        raise ConfigurationError(
-            f"threshold is {_kind(threshold)}; write a number between 0 and 1, such as 0.5"
-        )
+        raise ConfigurationError(f"threshold is {_kind(threshold)}; write a number between 0 and 1, such as 0.5")
     return Configuration(
         id=_text(document, "id") or _slug(file),
         title=_text(document, "title"),

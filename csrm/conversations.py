@@ -155,9 +155,7 @@ def _spelled_out(text: str) -> list[Any] | None:
     """Return the messages that a text spells out as a transcript or as JSON, None where it does neither."""
     if _TRANSCRIPT.match(text):
         _, *parts = _TURN.split("\n\n" + text)
-        return [
-            {"role": role, "content": content} for role, content in zip(parts[::2], parts[1::2], strict=True)
-        ]
+        return [{"role": role, "content": content} for role, content in zip(parts[::2], parts[1::2], strict=True)]
     try:
         messages = json.loads(text) if text.lstrip().startswith("[") else None
     except (ValueError, RecursionError):

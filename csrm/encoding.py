@@ -135,9 +135,7 @@ class Encoder:
         lengths, starts, counts = [], [], []
         for talk in conversations:
             messages = [[*next(message_ids), self._closing] for _ in talk]
-            windows = (
-                cut_windows(messages, self._prefix, self.limits.max_conversation_tokens) if messages else []
-            )
+            windows = cut_windows(messages, self._prefix, self.limits.max_conversation_tokens) if messages else []
             counts.append(len(windows))
             for window in windows:
                 input_ids.append(np.asarray(window.input_ids, dtype=np.int32))
@@ -175,9 +173,7 @@ def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """Load a fast tokenizer from a folder or a hub name."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise CheckpointError(
-            f"{folder}: needs a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}"
-        )
+        raise CheckpointError(f"{folder}: needs a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
     return tokenizer
 
 

@@ -27,7 +27,7 @@ from csrm.matrix import ComplianceMatrix, Scores
 from csrm.messages import as_conversation
 from csrm.model import CSRM, Encoded, Policies
 
-__all__ = ["BATCH_TOKENS", "Chunk", "Columns", "encode_blocks", "prepare", "score", "score_encoded"]
+__all__ = ["BATCH_TOKENS", "Chunk", "Columns", "encode_blocks", "make_chunk", "prepare", "score", "score_encoded"]
 
 BATCH_TOKENS = {"cpu": 4_096, "cuda": 65_536}
 """Default tokens per pass; enough to keep the device busy, small enough for its caches."""
@@ -51,6 +51,8 @@ class Chunk:
     """Blocks of each configuration that can be violated."""
     contexts: list[list[int]]
     """Blocks of each configuration that are read only."""
+    policies: Policies
+    """The same, as the model takes it."""
     encoded: Encoded | None
     """The blocks after their pass; None where keys of all chunks together would not fit, to be encoded when needed."""
 
@@ -111,16 +113,12 @@ def score(
         configuration_ids=[configuration.id for configuration in configurations],
         thresholds=np.array([configuration.threshold for configuration in configurations], np.float32),
         scores=score_encoded(model, encoded, columns, batch_tokens=batch_tokens, explain=explain),
-        categories=[
-            [clause.category for clause in configuration.clauses] for configuration in configurations
-        ],
+        categories=[[clause.category for clause in configuration.clauses] for configuration in configurations],
     )
 
 
 @torch.inference_mode()
-def prepare(
-    model: CSRM, configurations: Sequence[Configuration], *, column_tokens: int = COLUMN_TOKENS
-) -> Columns:
+def prepare(model: CSRM, configurations: Sequence[Configuration], *, column_tokens: int = COLUMN_TOKENS) -> Columns:
     """Tokenise and encode the distinct clauses of configurations.
 
     Without probes one vector per clause is all that stays. With probes the clauses' keys and values stay too, as
@@ -136,25 +134,32 @@ def prepare(
     costs = [sum(len(blocks[text]) for text in (*members, *context)) for members, context, _ in pieces]
     uses_keys = model.layout.num_probes > 0
     budget = column_tokens if uses_keys else sum(costs) + 1
-    groups = list(_fill(costs, budget, longest_together=uses_keys))
+    order = sorted(range(len(costs)), key=costs.__getitem__)  # neighbours of similar length pad least
+    groups = [[order[i] for i in group] for group in _fill([costs[n] for n in order], budget)]
     keep = not uses_keys or len(groups) == 1
     chunks = []
     for group in groups:
-        chosen = sorted(
-            {t for n in group for t in (*pieces[n][0], *pieces[n][1])}, key=lambda t: (len(blocks[t]), t)
-        )
+        chosen = sorted({t for n in group for t in (*pieces[n][0], *pieces[n][1])}, key=lambda t: (len(blocks[t]), t))
         place = {text: number for number, text in enumerate(chosen)}
-        token_blocks = [blocks[text] for text in chosen]
-        chunks.append(
-            Chunk(
-                columns=group,
-                blocks=token_blocks,
-                members=[[place[text] for text in pieces[n][0]] for n in group],
-                contexts=[[place[text] for text in pieces[n][1]] for n in group],
-                encoded=encode_blocks(model, token_blocks) if keep else None,
-            )
-        )
+        members = [[place[text] for text in pieces[n][0]] for n in group]
+        contexts = [[place[text] for text in pieces[n][1]] for n in group]
+        chunks.append(make_chunk(model, group, [blocks[text] for text in chosen], members, contexts, encode=keep))
     return Columns(len(configurations), chunks, [origin for _, _, origin in pieces])
+
+
+def make_chunk(
+    model: CSRM,
+    columns: list[int],
+    blocks: list[list[int]],
+    members: list[list[int]],
+    contexts: list[list[int]],
+    *,
+    encode: bool = True,
+) -> Chunk:
+    """A chunk from its parts, its blocks encoded now or later."""
+    ragged = Ragged([len(block) for block in blocks], model.device)
+    policies = Policies.over(ragged, members, contexts, model.device, for_probes=model.layout.num_probes > 0)
+    return Chunk(columns, blocks, members, contexts, policies, encode_blocks(model, blocks) if encode else None)
 
 
 @torch.inference_mode()
@@ -177,8 +182,7 @@ def score_encoded(
     order = sorted(range(len(windows)), key=lambda w: len(windows[w]))
     for chunk in columns.chunks:
         clauses = chunk.encoded or encode_blocks(model, chunk.blocks)
-        policies = Policies.over(clauses.blocks, chunk.members, chunk.contexts, model.device)
-        limit = _max_windows(model, policies, batch_tokens)
+        limit = _max_windows(model, chunk, batch_tokens)
         for batch in _fill([len(windows[w]) for w in order], batch_tokens, max_items=limit):
             chosen = [order[b] for b in batch]
             rows = model.encode_windows(
@@ -186,7 +190,7 @@ def score_encoded(
                 [starts[w] for w in chosen],
                 keep_keys=model.layout.num_probes > 0,
             )
-            logits, positions = model.violation_logits(rows, clauses, policies)
+            logits, positions = model.violation_logits(rows, clauses, chunk.policies)
             cells = np.ix_(chosen, chunk.columns)
             violation[cells] = logits.float().cpu().numpy()
             worst[cells] = positions.cpu().numpy()
@@ -237,35 +241,34 @@ def _context_blocks(model: CSRM, configuration: Configuration) -> list[str]:
     return [part.text for part in split_guideline(context, limit, count)]
 
 
-def _fill(
-    costs: Sequence[int], budget: int, *, max_items: int | None = None, longest_together: bool = False
-) -> Iterator[list[int]]:
+def _fill(costs: Sequence[int], budget: int, *, max_items: int | None = None) -> Iterator[list[int]]:
     """Group item numbers in order so that each group's costs stay within the budget (one item always goes in)."""
-    order = sorted(range(len(costs)), key=costs.__getitem__) if longest_together else range(len(costs))
     group: list[int] = []
     total = 0
-    for number in order:
-        if group and (total + costs[number] > budget or len(group) == max_items):
+    for number, cost in enumerate(costs):
+        if group and (total + cost > budget or len(group) == max_items):
             yield group
             group, total = [], 0
         group.append(number)
-        total += costs[number]
+        total += cost
     if group:
         yield group
 
 
-def _max_windows(model: CSRM, policies: Policies, batch_tokens: int) -> int:
+def _max_windows(model: CSRM, chunk: Chunk, batch_tokens: int) -> int:
     """Windows of one batch, so that neither its clause logits nor its probe tokens outgrow the budgets."""
-    limit = MAX_CELLS // max(1, policies.index_NM.numel())
+    limit = MAX_CELLS // max(1, chunk.policies.index_NM.numel())
     if model.layout.num_probes:
-        limit = min(limit, batch_tokens // (len(policies.read.lengths) * model.layout.num_probes))
+        limit = min(limit, batch_tokens // (len(chunk.columns) * model.layout.num_probes))
     return max(1, limit)
 
 
 def _distinct(encoded: EncodedConversations) -> tuple[list[NDArray[np.int32]], list[int], NDArray[np.int64]]:
     """Distinct windows, their judged starts, and for every window the number of its distinct one."""
     seen: dict[tuple[bytes, int], int] = {}
-    windows, starts, numbers = [], [], []
+    windows: list[NDArray[np.int32]] = []
+    starts: list[int] = []
+    numbers: list[int] = []
     for window, start in zip(encoded.windows(), encoded.judged_starts.tolist(), strict=True):
         number = seen.setdefault((window.tobytes(), start), len(windows))
         if number == len(windows):
@@ -292,11 +295,7 @@ def _worst_window(
     return reward, position
 
 
-def _original_clauses(
-    positions_RN: NDArray[np.int64], origin: Sequence[NDArray[np.int32]]
-) -> NDArray[np.int32]:
+def _original_clauses(positions_RN: NDArray[np.int64], origin: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
     """From positions among a configuration's blocks to its clauses, as written."""
-    clauses = [
-        np.where(column < 0, -1, own[column]) for column, own in zip(positions_RN.T, origin, strict=True)
-    ]
+    clauses = [np.where(column < 0, -1, own[column]) for column, own in zip(positions_RN.T, origin, strict=True)]
     return np.stack(clauses, axis=1).astype(np.int32)

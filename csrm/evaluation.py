@@ -46,9 +46,7 @@ class Cells:
 
     def rewards(self, model: CSRM, *, batch_rows: int = 64) -> NDArray[np.float32]:
         """Rewards of all cells, (num_cells,)."""
-        order = sorted(
-            range(len(self.rows)), key=lambda i: sum(len(m.content) for m in self.rows[i].conversation)
-        )
+        order = sorted(range(len(self.rows)), key=lambda i: sum(len(m.content) for m in self.rows[i].conversation))
         rewards = np.empty(len(order), np.float32)
         for start in range(0, len(order), batch_rows):
             chosen = order[start : start + batch_rows]
@@ -91,9 +89,7 @@ def counterfactual_cells(
             cells.add(row, _others(row, pools, rng, num_others + 1, same_domain), complies=True)
         else:
             kept = keeping[int(rng.integers(len(keeping)))]
-            cells.add(
-                kept, [kept.clauses[0], *_others(kept, pools, rng, num_others, same_domain)], complies=True
-            )
+            cells.add(kept, [kept.clauses[0], *_others(kept, pools, rng, num_others, same_domain)], complies=True)
     return cells
 
 
@@ -155,9 +151,7 @@ def per_clause(model: CSRM, rows: Sequence[LabelledRow]) -> dict[str, float]:
 
 def binary(model: CSRM, rows: Sequence[BinaryRow], configuration: Configuration) -> dict[str, float]:
     """Harmful or not, judged by one general configuration: AUROC and F1 of both classes at the threshold."""
-    matrix = model.score(
-        [[message._asdict() for message in row.conversation] for row in rows], [configuration]
-    )
+    matrix = model.score([[message._asdict() for message in row.conversation] for row in rows], [configuration])
     harmful, predicted = np.array([row.harmful for row in rows]), matrix.violates[:, 0]
     return {
         "num_rows": float(len(rows)),
@@ -176,19 +170,17 @@ class BlindBaseline:
         features = self._features(model, rows)
         violates = torch.tensor([any(row.violated) for row in rows], dtype=torch.float32)
         self.linear = torch.nn.Linear(features.shape[1], 1)
-        optimiser = torch.optim.LBFGS(
-            self.linear.parameters(), max_iter=num_steps, line_search_fn="strong_wolfe"
-        )
+        optimiser = torch.optim.LBFGS(self.linear.parameters(), max_iter=num_steps, line_search_fn="strong_wolfe")
 
         def closure() -> torch.Tensor:
             optimiser.zero_grad()
             logits = self.linear(features).squeeze(1)
             loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, violates)
             loss = loss + l2 * self.linear.weight.square().sum()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             return loss
 
-        optimiser.step(closure)
+        optimiser.step(closure)  # type: ignore[no-untyped-call]
 
     def score(self, model: CSRM, rows: Sequence[LabelledRow]) -> NDArray[np.float32]:
         """Log-odds of violation, (num_rows,)."""

@@ -48,7 +48,8 @@ class ClauseEvidence(nn.Module):
         row_R1E, column_1CE = row_RE.unsqueeze(1), column_CE.unsqueeze(0)
         pair_RCE = torch.cat([row_R1E * column_1CE, (row_R1E - column_1CE).abs()], dim=-1)
         hidden_RCW = F.gelu(self.pair(pair_RCE) + row_RW.unsqueeze(1) + column_CW.unsqueeze(0))
-        return self.output(hidden_RCW).squeeze(-1).float()
+        logits_RC: Tensor = self.output(hidden_RCW).squeeze(-1).float()
+        return logits_RC
 
 
 class ProbeEvidence(nn.Module):
@@ -62,12 +63,14 @@ class ProbeEvidence(nn.Module):
 
     def forward(self, hidden_RNPE: Tensor) -> Tensor:
         """Logits added to the configuration's, float32 (R, N)."""
-        return self.output(hidden_RNPE.mean(dim=2)).squeeze(-1).float()
+        logits_RN: Tensor = self.output(hidden_RNPE.mean(dim=2)).squeeze(-1).float()
+        return logits_RN
 
 
 def unit(vectors: Tensor) -> Tensor:
     """Scale vectors to length √E, so that their entries are of order one whatever the backbone."""
-    return F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
+    scaled: Tensor = F.normalize(vectors, dim=-1) * vectors.shape[-1] ** 0.5
+    return scaled
 
 
 def clause_index(configurations: Sequence[Sequence[int]], num_clauses: int) -> Tensor:

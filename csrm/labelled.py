@@ -57,9 +57,7 @@ def read_binary(path: str | Path) -> list[BinaryRow]:
     rows = []
     for number, raw in read_json_lines(path):
         conversation, harmful = _conversation(path, number, raw), _field(path, number, raw, "harmful")
-        rows.append(
-            BinaryRow(id=str(raw.get("id", number)), conversation=conversation, harmful=bool(harmful))
-        )
+        rows.append(BinaryRow(id=str(raw.get("id", number)), conversation=conversation, harmful=bool(harmful)))
     return rows
 
 

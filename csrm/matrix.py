@@ -71,15 +71,11 @@ def scores_to_arrow(
 
 
 def _floats(values_RN: NDArray[np.float32], names: Sequence[str]) -> pa.StructArray:
-    fields = [
-        pa.array(np.ascontiguousarray(column), pa.float32(), from_pandas=True) for column in values_RN.T
-    ]
+    fields = [pa.array(np.ascontiguousarray(column), pa.float32(), from_pandas=True) for column in values_RN.T]
     return pa.StructArray.from_arrays(fields, names=list(names))
 
 
-def _names(
-    index_RN: NDArray[np.int32], names: Sequence[str], categories: Sequence[Sequence[str]]
-) -> pa.StructArray:
+def _names(index_RN: NDArray[np.int32], names: Sequence[str], categories: Sequence[Sequence[str]]) -> pa.StructArray:
     fields = [
         pa.array(list(own), pa.string()).take(pa.array(index, mask=index < 0))
         for index, own in zip(index_RN.T, categories, strict=True)

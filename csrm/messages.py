@@ -48,9 +48,7 @@ def as_conversation(messages: Sequence[Mapping[str, Any] | Message]) -> list[Mes
     """
     messages = plain_value(messages)
     if not isinstance(messages, list | tuple) or isinstance(messages, Message):
-        raise RecordError(
-            f"a conversation is a list of messages with role and content, not {type(messages).__name__}"
-        )
+        raise RecordError(f"a conversation is a list of messages with role and content, not {type(messages).__name__}")
     if not messages:
         raise RecordError("a conversation needs at least one message")
     conversation = []
@@ -121,9 +119,5 @@ def _text(value: Any, what: str) -> str:
     """Return the text without what no tokenizer takes, or complain of what is no text."""
     if not isinstance(value, str):
         raise RecordError(f"has {what} that is {type(value).__name__}, not text")
-    text = (
-        value
-        if value.isascii()
-        else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    )
+    text = value if value.isascii() else value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     return text.replace("\0", "")

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from csrm.matrix import ComplianceMatrix, Scores
 
 __all__ = ["CSRM", "Encoded", "Layout", "Policies"]
+
+TokenIds: TypeAlias = Sequence[int] | NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,14 +69,14 @@ class Encoded:
 
 @dataclass(slots=True)
 class Policies:
-    """Configurations over encoded clauses: which clauses each holds, and which tokens its probes read."""
+    """Configurations over packed clauses: which clauses each holds, and which tokens its probes read."""
 
     index_NM: Tensor
     """Clauses of each configuration that can be violated, padded with the number of clauses."""
-    read: Ragged
-    """Tokens that each configuration's probes read (clauses and context), as lengths."""
-    tokens: Tensor
-    """Where those tokens stand in the packed clauses."""
+    read: Ragged | None = None
+    """Tokens that each configuration's probes read (clauses and context), as lengths; None without probes."""
+    tokens: Tensor | None = None
+    """Where those tokens stand in the packed clauses; None without probes."""
 
     @classmethod
     def over(
@@ -82,15 +85,19 @@ class Policies:
         members: Sequence[Sequence[int]],
         contexts: Sequence[Sequence[int]],
         device: torch.device,
+        *,
+        for_probes: bool,
     ) -> Policies:
         """Configurations as lists of clause numbers; `contexts` are blocks that are read but never violated."""
-        blocks = [[*own, *context] for own, context in zip(members, contexts, strict=True)]
+        index_NM = clause_index(members, len(clauses.lengths)).to(device)
+        if not for_probes:
+            return cls(index_NM)
         tokens = [
-            np.concatenate([np.arange(clauses.starts[c], clauses.starts[c + 1]) for c in blocks_of])
-            for blocks_of in blocks
+            np.concatenate([np.arange(clauses.starts[c], clauses.starts[c + 1]) for c in (*own, *context)])
+            for own, context in zip(members, contexts, strict=True)
         ]
         return cls(
-            index_NM=clause_index(members, len(clauses.lengths)).to(device),
+            index_NM,
             read=Ragged([len(own) for own in tokens], device, similar=0.5),
             tokens=torch.from_numpy(np.concatenate(tokens)).to(device),
         )
@@ -127,17 +134,15 @@ class CSRM(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.backbone.device
+        return self.clause_evidence.row.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The weights' floating-point type."""
-        return self.backbone.dtype
+        return self.clause_evidence.row.weight.dtype
 
     @classmethod
-    def from_pretrained(
-        cls, folder: str | Path | None = None, *, dtype: str = "auto", device: str = "auto"
-    ) -> CSRM:
+    def from_pretrained(cls, folder: str | Path | None = None, *, dtype: str = "auto", device: str = "auto") -> CSRM:
         """Load a model folder; None loads the embedded csrm-mini.
 
         Args:
@@ -198,21 +203,17 @@ class CSRM(nn.Module):
 
         return engine.score_encoded(self, encoded, columns, batch_tokens=batch_tokens, explain=explain)
 
-    def encode_clauses(self, blocks: Sequence[Sequence[int]], *, keep_keys: bool = False) -> Encoded:
+    def encode_clauses(self, blocks: Sequence[TokenIds], *, keep_keys: bool = False) -> Encoded:
         """One pass over clause blocks, each pooled over all its tokens."""
         return self._encode(blocks, [0] * len(blocks), offset=0, segment=1, keep_keys=keep_keys)
 
     def encode_windows(
-        self, blocks: Sequence[Sequence[int]], judged_starts: Sequence[int], *, keep_keys: bool = False
+        self, blocks: Sequence[TokenIds], judged_starts: Sequence[int], *, keep_keys: bool = False
     ) -> Encoded:
         """One pass over conversation windows, each pooled over its judged message."""
-        return self._encode(
-            blocks, judged_starts, offset=self.conversation_offset, segment=0, keep_keys=keep_keys
-        )
+        return self._encode(blocks, judged_starts, offset=self.conversation_offset, segment=0, keep_keys=keep_keys)
 
-    def violation_logits(
-        self, windows: Encoded, clauses: Encoded, policies: Policies
-    ) -> tuple[Tensor, Tensor]:
+    def violation_logits(self, windows: Encoded, clauses: Encoded, policies: Policies) -> tuple[Tensor, Tensor]:
         """Read out every cell of windows × configurations.
 
         Returns:
@@ -232,7 +233,7 @@ class CSRM(nn.Module):
 
     def _encode(
         self,
-        blocks: Sequence[Sequence[int]],
+        blocks: Sequence[TokenIds],
         pool_starts: Sequence[int],
         *,
         offset: int,
@@ -241,13 +242,9 @@ class CSRM(nn.Module):
     ) -> Encoded:
         ragged = Ragged([len(block) for block in blocks], self.device)
         keys = KeyValues() if keep_keys else None
-        input_ids_T = torch.from_numpy(
-            np.concatenate([np.asarray(block, dtype=np.int64) for block in blocks])
-        )
+        input_ids_T = torch.from_numpy(np.concatenate([np.asarray(block, dtype=np.int64) for block in blocks]))
         lengths_B = torch.tensor(ragged.lengths)
-        positions_T = torch.arange(ragged.num_tokens) - torch.tensor(ragged.starts[:-1]).repeat_interleave(
-            lengths_B
-        )
+        positions_T = torch.arange(ragged.num_tokens) - torch.tensor(ragged.starts[:-1]).repeat_interleave(lengths_B)
         hidden_TE = self._run(
             self.backbone.get_input_embeddings()(input_ids_T.to(self.device)),
             positions_T + offset,
@@ -268,9 +265,7 @@ class CSRM(nn.Module):
         counts_B1 = (lengths_B - torch.tensor(starts)).unsqueeze(1).to(hidden_TE.device)
         tokens = pooled_T.nonzero().squeeze(1).to(hidden_TE.device)
         sums_BE = torch.zeros(len(blocks.lengths), hidden_TE.shape[1], device=hidden_TE.device)
-        return (
-            sums_BE.index_add(0, block_T.to(hidden_TE.device)[tokens], hidden_TE[tokens].float()) / counts_B1
-        )
+        return sums_BE.index_add(0, block_T.to(hidden_TE.device)[tokens], hidden_TE[tokens].float()) / counts_B1
 
     def probe(self, windows: Encoded, clauses: Encoded, policies: Policies, *, shared: bool = True) -> Tensor:
         """Hidden states of all cells' probes, (R, N, P, E).
@@ -283,6 +278,8 @@ class CSRM(nn.Module):
         """
         assert windows.keys is not None
         assert clauses.keys is not None
+        assert policies.read is not None
+        assert policies.tokens is not None
         num_windows = len(windows.blocks.lengths)
         num_configurations = len(policies.read.lengths) // (1 if shared else num_windows)
         shape = (num_windows, num_configurations, self.layout.num_probes)

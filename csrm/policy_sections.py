@@ -31,9 +31,7 @@ _NUMBERING = re.compile(
 )
 # "**Violence**" on its own line; "S1: Violent Crimes.", as taxonomies of hazards have it.
 _MARKED_LINE = re.compile(r"\*\*[^*]{1,80}\*\*:?|[A-Z]{1,3}\d{1,2}[:.)] [^.!?;:]{1,60}\.?")
-_MID_SENTENCE = re.compile(
-    r"\b(?:that|which|who|to|not|by|includ(?:es?|ing)|are|is|as|for|of|and|or):$", re.I
-)
+_MID_SENTENCE = re.compile(r"\b(?:that|which|who|to|not|by|includ(?:es?|ing)|are|is|as|for|of|and|or):$", re.I)
 _BACKGROUND = re.compile(
     r"about|introduction|intro|overview|background|context|scope|purpose|(?:our )?audience|who we are"
     r"|preamble|definitions|glossary|contact|references|change ?log|version history|enforcement|appeals"
@@ -152,12 +150,7 @@ def _is_implied_heading(block: Block, previous: Block | None, following: Block) 
     if block.kind == "item":
         is_numbered = not block.style.startswith(("bullet", "line"))
         is_in_list = previous is not None and previous.kind == "item"
-        return (
-            is_numbered
-            and not is_in_list
-            and following.kind == "paragraph"
-            and _looks_like_heading(block.text)
-        )
+        return is_numbered and not is_in_list and following.kind == "paragraph" and _looks_like_heading(block.text)
     if block.kind != "paragraph":
         return False
     if previous is None:

@@ -30,14 +30,10 @@ from csrm.policy_wording import (
 
 __all__ = ["PolicyText", "read_policy_text"]
 
-_CLOSING_WORDS = re.compile(
-    r"(?:thanks?|by (?:adhering|following|keeping|using)|questions|last updated)\b", re.I
-)
+_CLOSING_WORDS = re.compile(r"(?:thanks?|by (?:adhering|following|keeping|using)|questions|last updated)\b", re.I)
 _EXAMPLE_COLUMN = re.compile(r"\b(?:examples?|samples?|prompts?|verdict|message|response)\b", re.I)
 _CATEGORY_COLUMN = re.compile(r"\b(?:categor(?:y|ies)|topic|area|name|type|theme)\b", re.I)
-_GUIDELINE_COLUMN = re.compile(
-    r"\b(?:guidelines?|descriptions?|definitions?|details?|rules?|requirements?)\b", re.I
-)
+_GUIDELINE_COLUMN = re.compile(r"\b(?:guidelines?|descriptions?|definitions?|details?|rules?|requirements?)\b", re.I)
 _MAX_EXAMPLE_WORDS = 60
 
 
@@ -230,15 +226,11 @@ def _row_text(header: list[str], row: list[str]) -> str:
     """One row as the text of a rule: "category: guideline. Other column: its cell"."""
     labels = header + [""] * (len(row) - len(header))
     cells = [
-        (label, cell)
-        for label, cell in zip(labels, row, strict=False)
-        if cell and not cell.strip("#. ").isdigit()
+        (label, cell) for label, cell in zip(labels, row, strict=False) if cell and not cell.strip("#. ").isdigit()
     ]
     cells.sort(key=lambda pair: not _CATEGORY_COLUMN.search(pair[0]))
     if not cells:
         return ""
     (_, head), *others = cells
-    told = [
-        cell if not label or _GUIDELINE_COLUMN.search(label) else f"{label}: {cell}" for label, cell in others
-    ]
+    told = [cell if not label or _GUIDELINE_COLUMN.search(label) else f"{label}: {cell}" for label, cell in others]
     return f"{head}: {'. '.join(cell.rstrip('.') for cell in told)}." if told else head

@@ -110,9 +110,7 @@ def dense_mask(
     return mask
 
 
-def _forward(
-    model: CSRM, embedded_TE: Tensor, positions: list[int], segments: list[int], mask_TT: Tensor
-) -> Tensor:
+def _forward(model: CSRM, embedded_TE: Tensor, positions: list[int], segments: list[int], mask_TT: Tensor) -> Tensor:
     inputs = {
         "inputs_embeds": embedded_TE[None],
         "position_ids": torch.tensor([positions], device=model.device),

@@ -88,11 +88,7 @@ def train(
     """
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    rows = [
-        row
-        for row in rows
-        if sum(len(message.content) for message in row.conversation) <= options.max_characters
-    ]
+    rows = [row for row in rows if sum(len(message.content) for message in row.conversation) <= options.max_characters]
     library = ClauseLibrary(rows)
     library.relate(similarity(model, [clause.text for clause in library.clauses]))
     optimiser = torch.optim.AdamW(parameter_groups(model, options), betas=(0.9, 0.98), fused=True)
@@ -128,8 +124,7 @@ def similarity(model: CSRM, texts: Sequence[str]) -> NDArray[np.float32]:
     order = sorted(range(len(blocks)), key=lambda c: len(blocks[c]))
     with torch.inference_mode(), mixed_precision(model.device):
         pooled = [
-            model.encode_clauses([blocks[c] for c in order[s : s + 128]]).pooled_BE
-            for s in range(0, len(order), 128)
+            model.encode_clauses([blocks[c] for c in order[s : s + 128]]).pooled_BE for s in range(0, len(order), 128)
         ]
     vectors = torch.nn.functional.normalize(torch.cat(pooled), dim=-1).cpu().numpy()
     vectors = vectors[np.argsort(order)]
@@ -176,6 +171,4 @@ def mixed_precision(device: torch.device) -> torch.autocast:
     """Matrix products in bfloat16 where the device multiplies it fast."""
     from csrm.checkpoint import resolve_dtype
 
-    return torch.autocast(
-        device.type, torch.bfloat16, enabled=resolve_dtype("auto", device) == torch.bfloat16
-    )
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_dtype("auto", device) == torch.bfloat16)

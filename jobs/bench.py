@@ -42,22 +42,12 @@ class BenchOptions:
     epilog="\b\nExample:\n  csrm bench --configurations 1,64 --repeats 5 > bench.jsonl",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option(
-    "--model", type=click.Path(), default=None, help="Model folder (default: the embedded csrm-mini)."
-)
+@click.option("--model", type=click.Path(), default=None, help="Model folder (default: the embedded csrm-mini).")
 @click.option("--num-records", default=32, show_default=True, type=click.IntRange(1), help="Conversations.")
-@click.option(
-    "--conversation-tokens", default=256, show_default=True, type=click.IntRange(8), help="Tokens each."
-)
-@click.option(
-    "--clause-tokens", default=40, show_default=True, type=click.IntRange(4), help="Tokens per clause."
-)
-@click.option(
-    "--clauses", default=4, show_default=True, type=click.IntRange(1), help="Clauses per configuration."
-)
-@click.option(
-    "--configurations", default="1,4,16,64,256", show_default=True, help="Numbers of configurations."
-)
+@click.option("--conversation-tokens", default=256, show_default=True, type=click.IntRange(8), help="Tokens each.")
+@click.option("--clause-tokens", default=40, show_default=True, type=click.IntRange(4), help="Tokens per clause.")
+@click.option("--clauses", default=4, show_default=True, type=click.IntRange(1), help="Clauses per configuration.")
+@click.option("--configurations", default="1,4,16,64,256", show_default=True, help="Numbers of configurations.")
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Timed runs of each.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
 @click.option("--seed", default=0, show_default=True, help="Seeds the random tokens.")
@@ -71,9 +61,7 @@ def bench(model: str | None, configurations: str, **options: Any) -> None:
     try:
         numbers = tuple(int(number) for number in configurations.split(","))
     except ValueError:
-        raise click.BadParameter(
-            "write numbers with commas, such as 1,4,16", param_hint="--configurations"
-        ) from None
+        raise click.BadParameter("write numbers with commas, such as 1,4,16", param_hint="--configurations") from None
     settings = BenchOptions(configurations=numbers, **options)
     report = measure(model, settings)
     _print_table(report)

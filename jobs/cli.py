@@ -33,9 +33,7 @@ class Commands(click.Group):
         except CSRMError as error:
             raise OneLineError(str(error)) from None
         except click.UsageError as error:
-            raise OneLineError(
-                f"{error.format_message()} ({error.ctx and error.ctx.command_path} -h)"
-            ) from None
+            raise OneLineError(f"{error.format_message()} ({error.ctx and error.ctx.command_path} -h)") from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from csrm.encoding import EncodedConversations
-from csrm.engine import BATCH_TOKENS, Chunk, Columns, encode_blocks, score_encoded
+from csrm.engine import BATCH_TOKENS, Columns, make_chunk, score_encoded
 from csrm.reference import reference_logits
 
 if TYPE_CHECKING:
@@ -97,9 +97,7 @@ def check_engine(model: CSRM, options: BenchOptions, num_records: int = 2, numbe
     return float(np.abs(score_encoded(model, encoded, prepared).reward - expected).max())
 
 
-def conversations(
-    model: CSRM, options: BenchOptions, rng: np.random.Generator, number: int
-) -> EncodedConversations:
+def conversations(model: CSRM, options: BenchOptions, rng: np.random.Generator, number: int) -> EncodedConversations:
     """Random conversations of one window each, the second half judged."""
     length = options.conversation_tokens
     return EncodedConversations(
@@ -115,8 +113,7 @@ def columns(model: CSRM, options: BenchOptions, rng: np.random.Generator, number
     blocks = random_ids(model, rng, (number * options.clauses, options.clause_tokens)).tolist()
     members = [list(range(n * options.clauses, (n + 1) * options.clauses)) for n in range(number)]
     with torch.inference_mode():
-        encoded = encode_blocks(model, blocks)
-    chunk = Chunk(list(range(number)), blocks, members, [[] for _ in members], encoded)
+        chunk = make_chunk(model, list(range(number)), blocks, members, [[] for _ in members])
     return Columns(number, [chunk], [np.arange(options.clauses, dtype=np.int32)] * number)
 
 
@@ -142,10 +139,6 @@ def forward(backbone: Any, batches: list[torch.Tensor]) -> None:
         backbone(input_ids=batch, **extra).last_hidden_state.mean(dim=1).cpu()
 
 
-def random_ids(
-    model: CSRM, rng: np.random.Generator, shape: tuple[int, ...]
-) -> np.ndarray[Any, np.dtype[np.int64]]:
+def random_ids(model: CSRM, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Random token ids above the special ones."""
-    return rng.integers(
-        min(1000, model.backbone.config.vocab_size // 2), model.backbone.config.vocab_size, shape
-    )
+    return rng.integers(min(1000, model.backbone.config.vocab_size // 2), model.backbone.config.vocab_size, shape)

@@ -38,9 +38,7 @@ class Estimate:
 def sample_shards(shards: Sequence[Shard]) -> list[Shard]:
     """Return the first rows of a few shards, spread over the input."""
     step = max(1, len(shards) // SAMPLE_SHARDS)
-    return [
-        replace(shard, num_rows=min(shard.num_rows, SAMPLE_ROWS)) for shard in shards[::step][:SAMPLE_SHARDS]
-    ]
+    return [replace(shard, num_rows=min(shard.num_rows, SAMPLE_ROWS)) for shard in shards[::step][:SAMPLE_SHARDS]]
 
 
 def estimate(shards: Sequence[Shard], job: Job) -> Estimate:
@@ -68,9 +66,7 @@ def estimate(shards: Sequence[Shard], job: Job) -> Estimate:
     )
 
 
-def show_estimate(
-    found: Estimate | None, plan: Plan, pending: Sequence[Shard], job: Job, console: Console
-) -> None:
+def show_estimate(found: Estimate | None, plan: Plan, pending: Sequence[Shard], job: Job, console: Console) -> None:
     """Print what a run would read and do."""
     num_records = sum(shard.num_rows for shard in pending)
     table = Table(box=None, pad_edge=False, show_header=False)

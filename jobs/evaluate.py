@@ -17,20 +17,12 @@ __all__ = ["evaluate"]
     " --binary xstest.jsonl.gz",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option(
-    "--model", type=click.Path(), default=None, help="Model folder (default: the embedded csrm-mini)."
-)
-@click.option(
-    "--counterfactual", multiple=True, help="Rows of one clause each, judged with their clause in and out."
-)
+@click.option("--model", type=click.Path(), default=None, help="Model folder (default: the embedded csrm-mini).")
+@click.option("--counterfactual", multiple=True, help="Rows of one clause each, judged with their clause in and out.")
 @click.option("--own", multiple=True, help="Rows judged under each of their own clauses alone.")
 @click.option("--per-clause", "clauses", multiple=True, help="As --own, with AUROC per clause and its mean.")
-@click.option(
-    "--binary", "binaries", multiple=True, help="Rows that are harmful or not under a general policy."
-)
-@click.option(
-    "--blind-data", multiple=True, help="Training rows for the baseline that reads no configuration."
-)
+@click.option("--binary", "binaries", multiple=True, help="Rows that are harmful or not under a general policy.")
+@click.option("--blind-data", multiple=True, help="Training rows for the baseline that reads no configuration.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
 @click.option("--seed", default=0, show_default=True, help="Seeds the configurations drawn.")
 def evaluate(
@@ -64,9 +56,7 @@ def evaluate(
         return read if share is None else labelled.holdout(read, share)[1]
 
     def say(entry: str, suite: str, figures: dict[str, Any]) -> None:
-        rounded = {
-            name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()
-        }
+        rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
         click.echo(json.dumps({"file": Path(entry).name, "suite": suite, **rounded}))
 
     blind = None

@@ -20,6 +20,7 @@ _RECORDS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _SUPPORTED = ".parquet, .jsonl, .ndjson and .json (the last three also with .gz or .zst)"
 _GLOB = re.compile(r"[*?\[]")
+_UNNAMABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, bytes that are not UTF-8
 
 
 class FileFormat(NamedTuple):
@@ -97,9 +98,7 @@ def list_inputs(location: str) -> Inputs:
     return Inputs(absolute(filesystem, root), tuple(files))
 
 
-def _find(
-    filesystem: AbstractFileSystem, path: str, location: str
-) -> tuple[str, Mapping[str, dict[str, Any]]]:
+def _find(filesystem: AbstractFileSystem, path: str, location: str) -> tuple[str, Mapping[str, dict[str, Any]]]:
     """Return the root and the files with what the filesystem says of each."""
     if filesystem.isfile(path):
         if file_format(path) is None:
@@ -124,9 +123,9 @@ def _visible(root: str, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[s
 
 
 def _describe(filesystem: AbstractFileSystem, path: str, root: str, info: Mapping[str, Any]) -> InputFile:
-    return InputFile(
-        url=absolute(filesystem, path), source=_below(root, path), mark=mark_of(info), size=info["size"]
-    )
+    if _UNNAMABLE.search(path):
+        raise InputError(f"{path!a}: a name with control characters or not in UTF-8; rename the file")
+    return InputFile(url=absolute(filesystem, path), source=_below(root, path), mark=mark_of(info), size=info["size"])
 
 
 def _parent(path: str) -> str:

@@ -100,9 +100,7 @@ def read_model_facts(folder: str | None) -> ModelFacts:
             f"{path}: no csrm.json here; give a folder that `save_pretrained` or `csrm train` wrote"
         ) from None
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again"
-        ) from None
+        raise CheckpointError(f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again") from None
 
 
 def kept_schema(schemas: Sequence[pa.Schema | None], names: Sequence[str]) -> pa.Schema:

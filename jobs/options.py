@@ -71,11 +71,15 @@ class ScoreOptions:
         self._check_names([*self.keep_columns, *self.partition_by])
 
     @property
+    def conversation_columns(self) -> tuple[str, ...]:
+        """Input columns named as holding the conversation."""
+        columns = self.columns
+        return tuple(n for n in (columns.messages, columns.prompt, columns.response, columns.text) if n)
+
+    @property
     def named_columns(self) -> tuple[str, ...]:
         """Every input column that an option names, each once."""
-        columns = self.columns
-        conversation = (columns.messages, columns.prompt, columns.response, columns.text)
-        names = (*conversation, self.id_column, *self.keep_columns, *self.partition_by)
+        names = (*self.conversation_columns, self.id_column, *self.keep_columns, *self.partition_by)
         return tuple(dict.fromkeys(name for name in names if name))
 
     @staticmethod
@@ -84,8 +88,6 @@ class ScoreOptions:
             if not name:
                 raise ValueError("keep_columns and partition_by must not hold an empty name")
             if name in OUTPUT_COLUMNS:
-                raise ValueError(
-                    f"column {name!r} has the name of one of the matrix's own; rename it in the input"
-                )
+                raise ValueError(f"column {name!r} has the name of one of the matrix's own; rename it in the input")
             if names.count(name) > 1:
                 raise ValueError(f"column {name!r} is named twice in keep_columns and partition_by")

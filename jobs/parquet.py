@@ -45,9 +45,7 @@ def row_ranges(group_rows: Sequence[int], shard_rows: int) -> Iterator[RowRange]
         yield RowRange(start, rows, first)
 
 
-def read_ranges(
-    file: pq.ParquetFile, ranges: Sequence[tuple[int, int]], columns: list[str]
-) -> Iterator[pa.Table]:
+def read_ranges(file: pq.ParquetFile, ranges: Sequence[tuple[int, int]], columns: list[str]) -> Iterator[pa.Table]:
     """Read ranges (row_start, num_rows), ascending and apart, decoding what holds them once.
 
     Yields:
@@ -57,9 +55,7 @@ def read_ranges(
     starts = list(accumulate(groups, initial=0))
     first_row, last_row = ranges[0][0], sum(ranges[-1]) - 1
     wanted = [g for g, start in enumerate(starts[:-1]) if start <= last_row and starts[g + 1] > first_row]
-    batches = file.iter_batches(
-        batch_size=max(rows for _, rows in ranges), row_groups=wanted, columns=columns
-    )
+    batches = file.iter_batches(batch_size=max(rows for _, rows in ranges), row_groups=wanted, columns=columns)
     table = file.schema_arrow.empty_table().select(columns)
     position = starts[wanted[0]] if wanted else 0
     for row_start, num_rows in ranges:

@@ -52,9 +52,7 @@ class Pools:
     num_writers: int
 
 
-def size_pools(
-    cpus_per_node: Sequence[float], num_gpus: int, num_shards: int, num_actors: int | None = None
-) -> Pools:
+def size_pools(cpus_per_node: Sequence[float], num_gpus: int, num_shards: int, num_actors: int | None = None) -> Pools:
     """Divide a cluster among the stages.
 
     A scorer gets a GPU where there are any (or shares one, if more are asked for), else its part of the
@@ -197,9 +195,7 @@ def _blocks(shards: Sequence[Shard]) -> list[pa.Table]:
     passes = group_passes(shards)
     size = -(-len(passes) // MAX_BLOCKS)
     parts = [passes[start : start + size] for start in range(0, len(passes), size)]
-    return [
-        pa.Table.from_pylist([asdict(shard) for together in part for shard in together]) for part in parts
-    ]
+    return [pa.Table.from_pylist([asdict(shard) for together in part for shard in together]) for part in parts]
 
 
 def _configure_ray_data() -> None:
@@ -213,6 +209,7 @@ def _configure_ray_data() -> None:
     context.print_on_execution_start = False
     # Waiting for GPUs to come up is no reason to give up; a job that hangs is its scheduler's to end.
     context.execution_no_progress_timeout_s = -1
+    context.raise_original_map_exception = True
     # What fails is raised to us whole; Ray Data's own log of it is several screens long.
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
 

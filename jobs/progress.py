@@ -47,9 +47,7 @@ class ProgressLine:
         self.live.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ):
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self.live.stop()
 
     def add(self, commit: Mapping[str, Any], started: float) -> None:
@@ -69,9 +67,7 @@ class ProgressLine:
         for warning in warnings:
             if warning not in self.warned:
                 self.warned.add(warning)
-                self.console.print(
-                    f"warning: {printable(warning, 500)}", highlight=False, markup=False, soft_wrap=True
-                )
+                self.console.print(f"warning: {printable(warning, 500)}", highlight=False, markup=False, soft_wrap=True)
 
     @property
     def seconds(self) -> float:

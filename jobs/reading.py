@@ -88,17 +88,12 @@ def read_pass(shards: Sequence[Shard], job: Job) -> Iterator[Records]:
                 found = _read_jsonl(raw, shards, kind.compression)
             for shard, records in zip(shards, found, strict=True):
                 if len(records.values) != shard.num_rows:
-                    raise InputError(
-                        f"{url}: ends after {shard.row_start + len(records.values)} rows; run again"
-                    )
+                    raise InputError(f"{url}: ends after {shard.row_start + len(records.values)} rows; run again")
                 yield records
 
 
-def encode_records(
-    shard: Shard, records: Records, job: Job, encoder: Encoder
-) -> tuple[pa.Table, EncodedConversations]:
-    """Return the rows of the matrix that records become, still without scores, and their conversations,
-    encoded.
+def encode_records(shard: Shard, records: Records, job: Job, encoder: Encoder) -> tuple[pa.Table, EncodedConversations]:
+    """Return the rows that records become, still without scores, and their conversations, encoded.
 
     A record that cannot be read keeps its row, with `error` filled and an empty conversation, which gets no
     window and so no score. Columns of the rows: record_id, row, error, partition columns as text, num_tokens,
@@ -139,7 +134,7 @@ def _rows(
         for suffix, conversation in parse_record(record, options.columns):
             yield {"record_id": f"{record_id}/{suffix}" if suffix else record_id, **fields}, conversation
     except RecordError as error:
-        yield {"record_id": record_id, "error": str(error), **fields}, []
+        yield {"record_id": record_id, "error": as_text(str(error)), **fields}, []
 
 
 def as_text(value: Any) -> str | None:
@@ -160,21 +155,31 @@ def _row_schema(job: Job) -> pa.Schema:
 
 def _kept(records: Records, field: pa.Field, origins: pa.Array) -> pa.ChunkedArray:
     """Return a kept column, row by row of the matrix, in the type that all files agreed on."""
-    if records.table is not None and field.name not in records.table.column_names:
-        return pa.chunked_array([pa.nulls(len(origins), field.type)])
-    if records.table is not None and field.type != pa.string():
-        return records.table.column(field.name).cast(field.type).take(origins)
-    texts = [as_text(v.get(field.name)) if isinstance(v, Mapping) else None for v in records.values]
-    return pa.chunked_array([pa.array(texts, pa.string())]).take(origins)
+    if records.table is None:
+        values = [as_text(v.get(field.name)) if isinstance(v, Mapping) else None for v in records.values]
+        column = pa.chunked_array([pa.array(values, pa.string())])
+    elif field.name not in records.table.column_names:
+        column = pa.chunked_array([pa.nulls(records.table.num_rows, field.type)])
+    else:
+        column = records.table.column(field.name)
+        if field.type == pa.string():  # of numbers and nested values alike, which a cast would not take
+            column = pa.chunked_array([pa.array(map(as_text, column.to_pylist()), pa.string())])
+    return column.cast(field.type).take(origins)
 
 
 def _read_parquet(raw: Any, shards: Sequence[Shard], job: Job) -> Iterator[Records]:
+    options = job.options
     with pq.ParquetFile(raw) as file:
         names = file.schema_arrow.names
-        wanted = [name for name in names if name in RECORD_COLUMNS or name in job.options.named_columns]
+        wanted = [name for name in names if name in RECORD_COLUMNS or name in options.named_columns]
+        if not {*RECORD_COLUMNS, *options.conversation_columns}.intersection(names):
+            wanted = names  # for the error, which lists what there is
+        # Columns that are only carried along stay in Arrow; to Python objects go those that are looked into.
+        looked_into = {*RECORD_COLUMNS, *options.conversation_columns, options.id_column, *options.partition_by}
+        carried = set(options.keep_columns) - looked_into
         ranges = [(shard.row_start, shard.num_rows) for shard in shards]
-        for table in read_ranges(file, ranges, wanted or names):
-            yield Records(table.to_pylist(), table)
+        for table in read_ranges(file, ranges, wanted):
+            yield Records(table.select([n for n in wanted if n not in carried]).to_pylist(), table)
 
 
 def _read_jsonl(raw: Any, shards: Sequence[Shard], compression: str | None) -> Iterator[Records]:

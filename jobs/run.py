@@ -152,17 +152,14 @@ def _check_names(inputs: Inputs, options: ScoreOptions) -> None:
     folders = {key for file in inputs.files for key in partitions(file.source)}
     for name in (*options.keep_columns, *options.partition_by):
         if name in folders:
-            raise InputError(
-                f"{inputs.root}: {name!r} is a partition folder of the input and is kept as one anyway"
-            )
+            raise InputError(f"{inputs.root}: {name!r} is a partition folder of the input and is kept as one anyway")
 
 
 def _check_apart(inputs: Inputs, target: Folder, options: ScoreOptions) -> None:
     is_folder = absolute(*open_location(options.input)).rstrip("/") == inputs.root.rstrip("/")
     if is_folder and f"{target.url}/".startswith(f"{inputs.root.rstrip('/')}/"):
         raise InputError(
-            f"{options.output}: lies inside the input folder, where the next run would read it; "
-            "choose another --output"
+            f"{options.output}: lies inside the input folder, where the next run would read it; choose another --output"
         )
 
 
@@ -174,9 +171,7 @@ def _is_large(inputs: Inputs) -> bool:
 def _report_missing(missing: Sequence[Shard], err: Console) -> int:
     names = ", ".join(f"{shard.id} ({shard.source}, rows from {shard.row_start:,})" for shard in missing[:10])
     more = f" and {len(missing) - 10:,} more" if len(missing) > 10 else ""
-    err.print(
-        f"{len(missing):,} shards are missing, run again: {names}{more}", highlight=False, soft_wrap=True
-    )
+    err.print(f"{len(missing):,} shards are missing, run again: {names}{more}", highlight=False, soft_wrap=True)
     return MISSING_EXIT
 
 

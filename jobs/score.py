@@ -23,17 +23,11 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     metavar="PATH",
     help="Safety configurations: a file or folder of YAML, Markdown or text.",
 )
-@click.option(
-    "-o", "--output", required=True, metavar="DIR", help="Folder for the matrix; running again resumes."
-)
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder for the matrix; running again resumes.")
 @click.option("-m", "--model", metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]")
 @click.option("--id-column", metavar="C", help="Column that names a record.  [default: file and row number]")
-@click.option(
-    "--keep-columns", callback=split_names, metavar="A,B", help="Input columns to carry into the matrix."
-)
-@click.option(
-    "--partition-by", callback=split_names, metavar="C,D", help="Input columns whose values become folders."
-)
+@click.option("--keep-columns", callback=split_names, metavar="A,B", help="Input columns to carry into the matrix.")
+@click.option("--partition-by", callback=split_names, metavar="C,D", help="Input columns whose values become folders.")
 @click.option("--messages-column", metavar="C", help="Column that holds a list of messages.")
 @click.option("--prompt-column", metavar="C", help="Column that holds the history before a response.")
 @click.option("--response-column", metavar="C", help="Column that holds the response to judge.")
@@ -69,9 +63,7 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     help="Share of records that may end without scores before the exit code is 3.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to the output folder.")
-@click.option(
-    "--dry-run", is_flag=True, help="Print shards, cells and an estimate of tokens and time; write nothing."
-)
+@click.option("--dry-run", is_flag=True, help="Print shards, cells and an estimate of tokens and time; write nothing.")
 def score(dry_run: bool, **settings: Any) -> None:
     """Score every conversation in INPUT under every safety configuration.
 
@@ -97,9 +89,7 @@ def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
     from jobs.options import ScoreOptions
 
     try:
-        columns = RecordColumns(
-            **{name: settings.pop(f"{name}_column", None) for name in RecordColumns.__slots__}
-        )
+        columns = RecordColumns(**{name: settings.pop(f"{name}_column", None) for name in RecordColumns.__slots__})
         options = ScoreOptions(columns=columns, **settings)
     except ValueError as error:
         raise click.UsageError(str(error)) from None

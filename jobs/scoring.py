@@ -52,7 +52,5 @@ class Scorer:
         scores = self.model.score_encoded(
             encoded, self.columns, batch_tokens=options.batch_tokens, explain=options.explain
         )
-        categories = [
-            [clause.category for clause in configuration.clauses] for configuration in configurations
-        ]
+        categories = [[clause.category for clause in configuration.clauses] for configuration in configurations]
         return scores_to_arrow(scores, [configuration.id for configuration in configurations], categories)

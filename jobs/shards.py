@@ -112,9 +112,7 @@ def plan_files(
         if limit and sum(shard.num_rows for shard in shards) >= limit:
             break
     if not shards:
-        raise InputError(
-            f"{files[0].url}{' and the other files' * (len(files) > 1)}: no records, nothing to score"
-        )
+        raise InputError(f"{files[0].url}{' and the other files' * (len(files) > 1)}: no records, nothing to score")
     if unknown := [name for name in named_columns if name not in columns]:
         known = ", ".join(sorted(columns)) or "none"
         raise InputError(f"{shards[0].url}: no column {unknown[0]!r} in the input; columns found: {known}")
@@ -158,9 +156,7 @@ def _plan_jsonl(
 ) -> FilePlan:
     filesystem, path = open_location(file.url)
     with filesystem.open(path, "rb") as raw:
-        sample = list(
-            islice(record_lines(open_lines(raw, compression)), _SAMPLE_ROWS if named_columns else 1)
-        )
+        sample = list(islice(record_lines(open_lines(raw, compression)), _SAMPLE_ROWS if named_columns else 1))
     if not sample:
         return FilePlan([], None, frozenset())
     refuse_array(sample[0], file.url)

@@ -12,6 +12,7 @@ import platform
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import fsspec
@@ -41,6 +42,8 @@ def absolute(filesystem: AbstractFileSystem, path: str) -> str:
 def mark_of(info: dict) -> str:
     """Return what changes when a file does: its size, with its etag or else its modification time."""
     changed = info.get("ETag") or info.get("LastModified") or info.get("mtime") or info.get("created") or ""
+    if isinstance(changed, datetime):  # some filesystems tell a time as a number in a listing and so here
+        changed = changed.timestamp()
     return f"{info['size']}-{changed}".replace('"', "")
 
 

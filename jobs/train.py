@@ -28,25 +28,17 @@ __all__ = ["train"]
     required=True,
     help="Labelled rows, JSON Lines; PATH@SHARE keeps that share of its prompts out instead of --holdout.",
 )
-@click.option("--backbone", required=True, help="Pre-trained Hugging Face model: a folder or a hub name.")
+@click.option("--backbone", required=True, help="Hugging Face model (folder or hub name), or a CSRM to train on.")
 @click.option(
     "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Model folder to write."
 )
 @click.option("--name", default="csrm", show_default=True, help="The model's name.")
 @click.option("--steps", default=1500, show_default=True, type=click.IntRange(1), help="Optimiser steps.")
-@click.option(
-    "--batch-rows", default=64, show_default=True, type=click.IntRange(1), help="Conversations per step."
-)
+@click.option("--batch-rows", default=64, show_default=True, type=click.IntRange(1), help="Conversations per step.")
 @click.option("--probes", default=0, show_default=True, type=click.IntRange(0), help="Probe tokens per cell.")
-@click.option(
-    "--holdout", default=0.02, show_default=True, help="Share of prompts kept out, for calibration."
-)
-@click.option(
-    "--seed", default=0, show_default=True, help="Seeds the order of rows and the configurations drawn."
-)
-@click.option(
-    "--save-every", default=200, show_default=True, type=click.IntRange(1), help="Steps between checkpoints."
-)
+@click.option("--holdout", default=0.02, show_default=True, help="Share of prompts kept out, for calibration.")
+@click.option("--seed", default=0, show_default=True, help="Seeds the order of rows and the configurations drawn.")
+@click.option("--save-every", default=200, show_default=True, type=click.IntRange(1), help="Steps between checkpoints.")
 def train(data: tuple[str, ...], output: Path, backbone: str, name: str, probes: int, **options: Any) -> None:
     """Train a CSRM on labelled clauses and calibrate it on prompts kept out.
 
@@ -55,7 +47,7 @@ def train(data: tuple[str, ...], output: Path, backbone: str, name: str, probes:
     """
     import torch
 
-    from csrm.checkpoint import from_backbone
+    from csrm.checkpoint import from_backbone, load
     from csrm.model import Layout
     from csrm.training import TrainOptions
     from csrm.training import train as run
@@ -63,7 +55,11 @@ def train(data: tuple[str, ...], output: Path, backbone: str, name: str, probes:
     rows, held, facts = read_data(data, options.pop("holdout"))
     save_every = options.pop("save_every")
     settings = TrainOptions(num_steps=options.pop("steps"), **options)
-    model = from_backbone(backbone, Layout(num_probes=probes), name=name)
+    is_checkpoint = (Path(backbone) / "csrm.json").is_file()
+    if is_checkpoint:
+        model = load(backbone, dtype="float32")
+    else:
+        model = from_backbone(backbone, Layout(num_probes=probes), name=name)
     click.echo(
         f"{len(rows):,} rows to train on, {len(held):,} kept out, {settings.num_steps:,} steps on {model.device}"
     )
@@ -86,9 +82,7 @@ def train(data: tuple[str, ...], output: Path, backbone: str, name: str, probes:
     click.echo(f"wrote {output}: scale {model.calibration.scale:.3f}, bias {model.calibration.bias:+.3f}")
 
 
-def read_data(
-    data: tuple[str, ...], share: float
-) -> tuple[list[LabelledRow], list[LabelledRow], dict[str, Any]]:
+def read_data(data: tuple[str, ...], share: float) -> tuple[list[LabelledRow], list[LabelledRow], dict[str, Any]]:
     """Rows to train on, rows kept out, and what to remember of the files."""
     import hashlib
 
@@ -113,9 +107,7 @@ def split_share(entry: str) -> tuple[str, float | None]:
     try:
         value = float(share)
     except ValueError:
-        raise click.BadParameter(
-            f"{entry}: after @ comes a share such as 0.25", param_hint="--data"
-        ) from None
+        raise click.BadParameter(f"{entry}: after @ comes a share such as 0.25", param_hint="--data") from None
     if not 0 <= value < 1:
         raise click.BadParameter(f"{entry}: the share must be at least 0 and below 1", param_hint="--data")
     return path, value

@@ -79,9 +79,7 @@ def to_parquet(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def commit_record(
-    shard: Shard, table: pa.Table, files: dict[str, dict[str, int]], job: Job
-) -> dict[str, Any]:
+def commit_record(shard: Shard, table: pa.Table, files: dict[str, dict[str, int]], job: Job) -> dict[str, Any]:
     """Return what is known of a written shard; a function of the shard and its scores alone."""
     return {
         "shard": shard.id,
@@ -107,9 +105,7 @@ def refresh_summary(commit: dict[str, Any], job: Job) -> dict[str, Any]:
     if all(commit["summary"][name]["threshold"] == value for name, value in thresholds.items()):
         return commit
     parts = job.target.read(list(commit["files"])).values()
-    table = pa.concat_tables(
-        pq.read_table(pa.BufferReader(p), columns=["record_id", "p_safe"]) for p in parts
-    )
+    table = pa.concat_tables(pq.read_table(pa.BufferReader(p), columns=["record_id", "p_safe"]) for p in parts)
     commit = {**commit, "summary": _summaries(table, job)}
     publish_commit(commit, job)
     return commit
@@ -167,6 +163,4 @@ def _folders(table: pa.Table, shard: Shard, job: Job) -> Iterator[tuple[list[str
 def _unscored(scores: pa.ChunkedArray) -> pa.Array:
     """Return which rows have no score under some configuration."""
     fields = scores.combine_chunks().flatten()
-    return pa.array(
-        np.logical_or.reduce([field.is_null().to_numpy(zero_copy_only=False) for field in fields])
-    )
+    return pa.array(np.logical_or.reduce([field.is_null().to_numpy(zero_copy_only=False) for field in fields]))

@@ -35,8 +35,7 @@ def test_equal_lengths_need_no_copy():
 def test_partial_attentions_merge_to_the_whole(cut):
     query, key, value = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 7, 8), torch.randn(2, 2, 7, 8)
     parts = [
-        attend_partially(query, key[:, :, part], value[:, :, part], None)
-        for part in (slice(cut), slice(cut, None))
+        attend_partially(query, key[:, :, part], value[:, :, part], None) for part in (slice(cut), slice(cut, None))
     ]
     expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0, enable_gqa=True)
     torch.testing.assert_close(merge(parts), expected, atol=1e-5, rtol=1e-5)

@@ -64,7 +64,7 @@ def test_nothing_unknown_stands_beside_a_violated_clause(library, seed):
     domain_of = dict(zip(library.clauses, library.domains, strict=True))
     for r, own in enumerate(batch.rows):
         for c in batch.index_RKM[r].ravel():
-            if c < len(batch.clauses) and (other := batch.clauses[c]) not in own.clauses:
+            if c < len(batch.clauses) and (other := batch.clauses[c]) not in own.clauses and other in domain_of:
                 assert domain_of[other] != "rbr", "a rule about form may be violated by any text"
                 assert {own.domain, domain_of[other]} != {"social", "diasafety"}
 
@@ -75,6 +75,19 @@ def test_a_violating_row_meets_its_clause_in_half_of_its_configurations(library,
     for r, own in enumerate(batch.rows):
         if any(own.violated):
             assert (~batch.complies_RK[r]).sum() == 4
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_permission_stands_in_place_of_the_clause_it_allows(library, seed):
+    batch = sample_batch(ROWS, library, np.random.default_rng(seed))
+    permissions = {c for c, clause in enumerate(batch.clauses) if clause not in library.index}
+    assert len(permissions) == 16
+    for r, own in enumerate(batch.rows):
+        bad = {c for c, violated in zip(own.clauses, own.violated, strict=True) if violated}
+        for members in batch.index_RKM[r]:
+            held = {batch.clauses[c] for c in members if c < len(batch.clauses)}
+            if permissions & set(members.tolist()):
+                assert not bad & held
 
 
 def test_a_batch_is_a_function_of_its_seed(library):

@@ -72,7 +72,5 @@ def test_splitting_loses_nothing_and_every_part_fits(words: list[str], max_token
 
 def test_a_category_that_leaves_no_room_is_an_error() -> None:
     clause = Clause(category="A very long category", guideline="No blood.")
-    with pytest.raises(
-        ConfigurationError, match=r"'A very long category' has 4 tokens .* may have 4; shorten"
-    ):
+    with pytest.raises(ConfigurationError, match=r"'A very long category' has 4 tokens .* may have 4; shorten"):
         split_guideline(clause, max_tokens=4, count_tokens=count_words)

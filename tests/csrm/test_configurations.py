@@ -97,9 +97,7 @@ def test_source_is_no_part_of_equality() -> None:
 
 @LAWS
 @given(configuration=CONFIGURATIONS)
-def test_dump_and_load_round_trip(
-    tmp_path_factory: pytest.TempPathFactory, configuration: Configuration
-) -> None:
+def test_dump_and_load_round_trip(tmp_path_factory: pytest.TempPathFactory, configuration: Configuration) -> None:
     folder = tmp_path_factory.mktemp("dump")
     assert load_one(folder, "dumped.yaml", dump_configuration(configuration)) == configuration
 
@@ -265,8 +263,7 @@ def test_front_matter(tmp_path: Path) -> None:
         ),
         (
             "id: a\nclauses:\n - x: y: z\n",
-            "line 3: not valid YAML: mapping values are not allowed in this context; "
-            "mend it or quote the text",
+            "line 3: not valid YAML: mapping values are not allowed in this context; mend it or quote the text",
         ),
         (
             "title: 2024-99-99\nclauses: [x]",
@@ -275,6 +272,11 @@ def test_front_matter(tmp_path: Path) -> None:
         (
             "id: a\nclauses: [&x gore, *x]",
             "line 2: YAML anchors (&) and aliases (*) are refused; write the text out, "
+            "or quote text that begins with & or *",
+        ),
+        (
+            "id: a\nclauses:\n- *never show gore",
+            "line 3: YAML anchors (&) and aliases (*) are refused; write the text out, "
             "or quote text that begins with & or *",
         ),
         ("id: !!python/name:os.system a", "line 1: YAML tags (!) are refused; quote text that begins with !"),
@@ -401,9 +403,7 @@ def test_sample_configurations() -> None:
             assert len(clause.guideline.split()) <= 60
             assert 1 <= len(clause.category.split()) <= 6
     game = {clause.category: clause.guideline for clause in samples["game_studio"].clauses}
-    assert game["Crimes"].startswith(
-        "In our games we allow the following, because the stories need them — Crimes such"
-    )
+    assert game["Crimes"].startswith("In our games we allow the following, because the stories need them — Crimes such")
     assert game["Explicit sex"].startswith("We do not allow the following, whatever the genre — Explicit sex")
     children = {clause.category: clause.guideline for clause in samples["children_app"].clauses}
     assert children["Gambling"] == "Never in a story — bets for money, loot boxes, odds"

@@ -67,9 +67,7 @@ def complaint(record: Any, **columns: str) -> str:
 @pytest.mark.parametrize("record", SHAPES.values(), ids=SHAPES)
 def test_every_shape_of_one_conversation(record: dict[str, Any]) -> None:
     assert parse_record(record) == [("", [HI, YO])]
-    assert parse_record({**record, "chosen": None, "rejected": None, "text": None, "id": 1}) == [
-        ("", [HI, YO])
-    ]
+    assert parse_record({**record, "chosen": None, "rejected": None, "text": None, "id": 1}) == [("", [HI, YO])]
 
 
 @pytest.mark.parametrize("record", PAIRS.values(), ids=PAIRS)
@@ -111,9 +109,7 @@ def test_what_is_judged_is_taken_literally(text: str) -> None:
     assert parse_record({"messages": [HI], "completion": text}) == [("", [HI, ("assistant", text)])]
 
 
-@pytest.mark.parametrize(
-    "text", ["[1, 2]", '[{"name": "x"}]', "[]", "[", "[" * 100_000, "Human: who?", "[draft]"]
-)
+@pytest.mark.parametrize("text", ["[1, 2]", '[{"name": "x"}]', "[]", "[", "[" * 100_000, "Human: who?", "[draft]"])
 def test_a_prompt_that_only_looks_like_messages_is_text(text: str) -> None:
     assert parse_record({"prompt": text, "response": "Yo"}) == [("", [("user", text), YO])]
 
@@ -173,15 +169,10 @@ def test_columns_of_two_shapes_are_refused(columns: dict[str, str]) -> None:
 
 
 def test_complaint_of_no_shape_names_the_columns_and_the_options() -> None:
-    told = (
-        "; name its columns with --messages-column, --text-column, or --prompt-column and --response-column"
-    )
+    told = "; name its columns with --messages-column, --text-column, or --prompt-column and --response-column"
     start = "no conversation in this record, which has "
     assert complaint({}) == f"{start}no columns{told}"
-    assert (
-        complaint({"id": 1, "prompt": "Hi", "response": None})
-        == f"{start}'id', 'prompt', 'response' (null){told}"
-    )
+    assert complaint({"id": 1, "prompt": "Hi", "response": None}) == f"{start}'id', 'prompt', 'response' (null){told}"
     assert complaint({"text": np.float64("nan")}) == f"{start}'text' (null){told}"
     assert complaint({"messages": OPENAI}, messages="dialog") == f"{start}'messages'{told}"
     assert complaint({"text": "Hi"}, response="answer") == f"{start}'text'{told}"
@@ -262,16 +253,12 @@ messages = st.lists(
     st.sampled_from([*OPENAI, *SHAREGPT, {"role": "x", "content": "y"}, {"role": "user", "content": None}]),
     max_size=3,
 )
-columns = st.sampled_from(
-    ["id", "messages", "conversation", "prompt", "response", "chosen", "rejected", "text"]
-)
+columns = st.sampled_from(["id", "messages", "conversation", "prompt", "response", "chosen", "rejected", "text"])
 values = messages | messages.map(json.dumps) | json_values | json_values.map(json.dumps)
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    st.dictionaries(columns | any_text, values, max_size=6) | values, st.none() | columns, st.none() | columns
-)
+@given(st.dictionaries(columns | any_text, values, max_size=6) | values, st.none() | columns, st.none() | columns)
 def test_anything_is_rows_or_a_record_error(record: Any, prompt: str | None, response: str | None) -> None:
     try:
         rows = parse_record(record, RecordColumns(prompt=prompt, response=response))
@@ -310,28 +297,20 @@ def test_the_judged_text_is_preserved_in_every_shape(turns: list[str], judged: s
 
 @pytest.fixture(scope="module")
 def sample() -> list[dict[str, Any]]:
-    lines = (
-        (Path(csrm.messages.__file__).parent / "sample" / "conversations.jsonl")
-        .read_text("utf-8")
-        .splitlines()
-    )
+    lines = (Path(csrm.messages.__file__).parent / "sample" / "conversations.jsonl").read_text("utf-8").splitlines()
     return [json.loads(line) for line in lines]
 
 
 def test_the_sample_is_48_messages_records_on_three_days(sample: list[dict[str, Any]]) -> None:
     assert [record["id"] for record in sample] == [f"sample-{number:03}" for number in range(1, 49)]
     assert {tuple(record) for record in sample} == {("id", "date", "channel", "messages")}
-    assert Counter(record["date"] for record in sample) == dict.fromkeys(
-        ["2026-11-18", "2026-11-19", "2026-11-20"], 16
-    )
+    assert Counter(record["date"] for record in sample) == dict.fromkeys(["2026-11-18", "2026-11-19", "2026-11-20"], 16)
     assert Counter(record["channel"] for record in sample).keys() == {"app", "web", "phone"}
 
 
 def test_the_sample_is_normal_already_and_varied(sample: list[dict[str, Any]]) -> None:
     conversations = [parse_record(record)[0][1] for record in sample]
-    assert [[m._asdict() for m in talk] for talk in conversations] == [
-        record["messages"] for record in sample
-    ]
+    assert [[m._asdict() for m in talk] for talk in conversations] == [record["messages"] for record in sample]
     assert all(message.content for talk in conversations for message in talk)
     assert max(map(len, conversations)) >= 12
     assert {"user", "assistant"} == {talk[-1].role for talk in conversations}

@@ -14,9 +14,7 @@ ENCODER = Encoder(tiny_tokenizer(), Limits(max_conversation_tokens=24, max_claus
 CLS, SEP, UNK = (ENCODER.tokenizer.convert_tokens_to_ids(t) for t in ("[CLS]", "[SEP]", "[UNK]"))
 
 texts = st.lists(st.sampled_from(["w1", "w2", "w3", "zzz"]), max_size=30).map(" ".join)
-talks = st.lists(
-    st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), texts), max_size=4), max_size=6
-)
+talks = st.lists(st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), texts), max_size=4), max_size=6)
 
 
 def test_template():

@@ -37,8 +37,7 @@ def make_configurations(rng, sizes, contexts=False):
             title=f"Policy {n}",
             context=words(rng, 5) if contexts and n % 2 == 0 else "",
             clauses=tuple(
-                Clause(category=f"w{rng.integers(200)}", guideline=words(rng, rng.integers(1, 12)))
-                for _ in range(size)
+                Clause(category=f"w{rng.integers(200)}", guideline=words(rng, rng.integers(1, 12))) for _ in range(size)
             ),
         )
         for n, size in enumerate(sizes)
@@ -52,17 +51,13 @@ def reference(model, conversations, configurations):
     texts, members, contexts = [], [], []
     for configuration in configurations:
         own = [clause.text for clause in configuration.clauses]
-        context = (
-            [f"Context: {configuration.context}"] if configuration.context and model.layout.num_probes else []
-        )
+        context = [f"Context: {configuration.context}"] if configuration.context and model.layout.num_probes else []
         members.append(range(len(texts), len(texts) + len(own)))
         contexts.append(range(len(texts) + len(own), len(texts) + len(own) + len(context)))
         texts += own + context
     clauses = model.encoder.encode_clauses(texts)
     windows = [window.tolist() for window in encoded.windows()]
-    return -reference_logits(
-        model, windows, encoded.judged_starts.tolist(), clauses, members, contexts
-    ).numpy()
+    return -reference_logits(model, windows, encoded.judged_starts.tolist(), clauses, members, contexts).numpy()
 
 
 def conversations_of(conversations):
@@ -120,9 +115,7 @@ def test_order_does_not_matter(family, num_probes):
         Configuration(
             id=configurations[c].id,
             title="",
-            clauses=tuple(
-                configurations[c].clauses[k] for k in rng.permutation(len(configurations[c].clauses))
-            ),
+            clauses=tuple(configurations[c].clauses[k] for k in rng.permutation(len(configurations[c].clauses))),
         )
         for c in columns
     ]

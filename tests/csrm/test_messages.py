@@ -61,9 +61,7 @@ def test_roles_are_normalised(role: str, spellings: str) -> None:
 
 
 def test_from_and_value_spell_a_message_too() -> None:
-    assert as_conversation(
-        [{"from": "human", "value": "Hi"}, {"role": "gpt", "from": None, "content": "Yo"}]
-    ) == [
+    assert as_conversation([{"from": "human", "value": "Hi"}, {"role": "gpt", "from": None, "content": "Yo"}]) == [
         Message("user", "Hi"),
         Message("assistant", "Yo"),
     ]
@@ -92,9 +90,7 @@ def test_content_parts_are_joined_and_the_rest_is_noted() -> None:
         {"text": "untyped"},
         "plain",
     ]
-    assert contents_of({"role": "user", "content": parts}) == [
-        "Look:\n[image]\n[audio]\n[file]\nNo.\nuntyped\nplain"
-    ]
+    assert contents_of({"role": "user", "content": parts}) == ["Look:\n[image]\n[audio]\n[file]\nNo.\nuntyped\nplain"]
     assert contents_of({"role": "user", "content": []}) == [""]
 
 
@@ -135,9 +131,7 @@ def test_complaints(messages: Any, message: str) -> None:
 
 def test_a_complaint_names_the_message_and_stays_one_short_line() -> None:
     told = complaint([{"role": "user", "content": "Hi"}, {"role": "narrator\n" * 10_000, "content": "x"}])
-    assert told.startswith(
-        "message 2 has the unknown role 'narrator\\nna...r\\nnarrator\\n'; known roles: user ("
-    )
+    assert told.startswith("message 2 has the unknown role 'narrator\\nna...r\\nnarrator\\n'; known roles: user (")
     assert "\n" not in told
     assert len(told) < 300
 

@@ -93,9 +93,7 @@ def test_bullets_that_say_themselves_what_they_forbid_need_no_lead_in() -> None:
         ),
         ("Sexual content", "Exclude any sexual content."),
     )
-    assert (
-        policy.context == "We represent a court. We summarise cases; please consider the following settings:"
-    )
+    assert policy.context == "We represent a court. We summarise cases; please consider the following settings:"
 
 
 def test_markdown_headings_bullets_and_paragraphs() -> None:
@@ -396,9 +394,7 @@ def test_lines_paragraphs_and_sentences_without_any_marks() -> None:
         "Flirting is allowed between adults who both answer. Pictures are not.",
         "We do not allow asking for money. That includes gifts.",
     ]
-    sentences = read(
-        "We cook. It must never praise raw meat. This includes fish. Wine is allowed. Thanks for reading."
-    )
+    sentences = read("We cook. It must never praise raw meat. This includes fish. Wine is allowed. Thanks for reading.")
     assert sentences.context == "We cook. Thanks for reading."
     assert [guideline for _, guideline in sentences.rules] == [
         "It must never praise raw meat. This includes fish.",

@@ -19,9 +19,7 @@ def model_folder(tmp_path_factory):
     from csrm import CSRM, Encoder, Layout
     from csrm.encoding import Limits
 
-    vocabulary = {
-        word: number for number, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", ":", *WORDS])
-    }
+    vocabulary = {word: number for number, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", ":", *WORDS])}
     backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()
     special = {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]", "unk_token": "[UNK]"}

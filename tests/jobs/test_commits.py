@@ -22,9 +22,7 @@ IDENTITY = {"input": "/in", "model": "m", "configurations": {"game": "1"}}
 
 
 def shard(row_start=0, num_rows=10, source="a.jsonl", mark="1"):
-    return Shard(
-        url=f"/in/{source}", source=source, mark=mark, row_start=row_start, num_rows=num_rows, group=0
-    )
+    return Shard(url=f"/in/{source}", source=source, mark=mark, row_start=row_start, num_rows=num_rows, group=0)
 
 
 @pytest.fixture

@@ -113,3 +113,13 @@ def test_partition_folder_may_not_take_a_matrix_column(tmp_path):
     touch(tmp_path, "source=web/a.jsonl")
     with pytest.raises(InputError, match="'source' has the name of a matrix column"):
         list_inputs(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", [b"\xff.jsonl", b"a\nb.jsonl", b"a\x1b[31m.jsonl"])
+def test_names_that_no_column_or_terminal_takes_are_refused(tmp_path, name):
+    import os
+
+    (tmp_path / os.fsdecode(name)).write_text("{}\n")
+    with pytest.raises(InputError, match="rename the file") as error:
+        list_inputs(str(tmp_path))
+    assert str(error.value).isprintable()

@@ -25,9 +25,7 @@ def test_spans_partition_records_and_bytes(data, shard_rows):
     rows = [row for span in found for row in range(span.row_start, span.row_start + span.num_rows)]
     assert rows == list(range(len(records)))
     assert all(0 < span.num_rows <= shard_rows for span in found)
-    read = [
-        line for span in found for line in record_lines(io.BytesIO(data[span.byte_start : span.byte_end]))
-    ]
+    read = [line for span in found for line in record_lines(io.BytesIO(data[span.byte_start : span.byte_end]))]
     assert read == records
 
 

@@ -30,7 +30,5 @@ def test_bad_settings(settings, message):
 
 def test_named_columns_are_all_of_them_once():
     columns = RecordColumns(prompt="q", response="a")
-    options = ScoreOptions(
-        **PATHS, columns=columns, id_column="id", keep_columns=("q", "k"), partition_by=("p",)
-    )
+    options = ScoreOptions(**PATHS, columns=columns, id_column="id", keep_columns=("q", "k"), partition_by=("p",))
     assert options.named_columns == ("q", "a", "id", "k", "p")

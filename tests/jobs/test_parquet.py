@@ -19,9 +19,7 @@ def parquet_file(group_rows):
         start = 0
         for rows in group_rows:
             numbers = range(start, start + rows)
-            writer.write_table(
-                pa.table([list(numbers), [[str(n)] * (n % 3) for n in numbers]], schema=schema)
-            )
+            writer.write_table(pa.table([list(numbers), [[str(n)] * (n % 3) for n in numbers]], schema=schema))
             start += rows
     return pq.ParquetFile(io.BytesIO(sink.getvalue()))
 
@@ -61,6 +59,4 @@ def test_reading_gives_the_rows_of_each_range(group_rows, shard_rows, skipped):
 
 
 def test_a_file_that_ends_early_gives_short_tables():
-    assert [
-        table.num_rows for table in read_ranges(parquet_file([10]), [(0, 8), (8, 8), (16, 8)], ["n"])
-    ] == [8, 2, 0]
+    assert [table.num_rows for table in read_ranges(parquet_file([10]), [(0, 8), (8, 8), (16, 8)], ["n"])] == [8, 2, 0]

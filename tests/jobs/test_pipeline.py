@@ -32,13 +32,9 @@ def test_pools_fit_the_cluster(nodes, num_gpus, num_shards, num_actors):
     cores = sum(nodes)
     assert 1 <= pools.num_scorers <= max(1, num_shards)
     assert 1 <= pools.num_threads <= min(MAX_THREADS, min(nodes))
-    assert pools.num_threads == 1 or pools.num_scorers * pools.num_threads <= cores, (
-        "replicas fight over cores"
-    )
+    assert pools.num_threads == 1 or pools.num_scorers * pools.num_threads <= cores, "replicas fight over cores"
     scorers = pools.num_scorers * pools.scorer_cpus
-    assert scorers + READ_SHARE + WRITE_SHARE <= cores + 1e-9, (
-        "nothing could read or write beside the scorers"
-    )
+    assert scorers + READ_SHARE + WRITE_SHARE <= cores + 1e-9, "nothing could read or write beside the scorers"
     everything = scorers + pools.num_readers * READ_SHARE + pools.num_writers * WRITE_SHARE
     assert everything <= cores + 1e-9
     assert pools.scorer_gpus * -(-pools.num_scorers // max(1, num_gpus)) == pytest.approx(num_gpus > 0)
@@ -56,10 +52,7 @@ def test_usual_machines(nodes, num_gpus, scorers, threads, readers):
 
 
 def test_blocks_are_bounded_and_keep_shards_in_order():
-    shards = [
-        Shard(url=f"/{n}", source=str(n // 3), mark="1", row_start=n, num_rows=1, group=0)
-        for n in range(30_000)
-    ]
+    shards = [Shard(url=f"/{n}", source=str(n // 3), mark="1", row_start=n, num_rows=1, group=0) for n in range(30_000)]
     blocks = _blocks(shards)
     assert len(blocks) <= MAX_BLOCKS
     assert [row for block in blocks for row in block["url"].to_pylist()] == [shard.url for shard in shards]
@@ -69,9 +62,7 @@ def test_blocks_are_bounded_and_keep_shards_in_order():
 @pytest.mark.usefixtures("running_cluster")
 def test_files_are_planned_in_tasks_in_order():
     numbers = list(range(300))
-    assert list(map_in_tasks(lambda number: (number, os.getpid() != 0), numbers)) == [
-        (n, True) for n in numbers
-    ]
+    assert list(map_in_tasks(lambda number: (number, os.getpid() != 0), numbers)) == [(n, True) for n in numbers]
 
 
 @pytest.mark.usefixtures("running_cluster")

@@ -69,9 +69,7 @@ def test_formats_read_alike(read):
         assert own == rows[:10]
     assert [row["row"] for row in rows[:10]] == list(range(10))
     assert {row["error"] for row in rows} == {None}
-    assert all(
-        row["num_tokens"] == 6 and row["num_windows"] == 1 for row in rows
-    )  # [CLS] user : hello n [SEP]
+    assert all(row["num_tokens"] == 6 and row["num_windows"] == 1 for row in rows)  # [CLS] user : hello n [SEP]
 
 
 def test_a_bad_record_keeps_its_row_and_spoils_no_other(read):
@@ -85,9 +83,7 @@ def test_a_bad_record_keeps_its_row_and_spoils_no_other(read):
 
 
 def test_ids_are_strings_whatever_they_were(read):
-    records = [{"text": "a", "id": value} for value in (7, "x", None, True, 1.5, [1], "", "\ud800")] + [
-        {"text": "a"}
-    ]
+    records = [{"text": "a", "id": value} for value in (7, "x", None, True, 1.5, [1], "", "\ud800")] + [{"text": "a"}]
     ids = read({"a.jsonl": lines(*records)}, id_column="id")["record_id"].to_pylist()
     assert ids == ["7", "x", "a.jsonl:2", "true", "1.5", "[1]", "a.jsonl:6", "?", "a.jsonl:8"]
 
@@ -123,7 +119,8 @@ def test_named_columns_are_read(read):
 
 
 def test_parquet_without_a_conversation_says_what_it_has(read):
-    [row] = read({"a.parquet": pa.table({"q": ["hello"], "b": [1]})}).to_pylist()
+    [row] = read({"a.parquet": pa.table({"q": ["hello"], "b": [1]})}, id_column="b").to_pylist()
+    assert row["record_id"] == "1"
     assert "'q', 'b'" in row["error"]
 
 

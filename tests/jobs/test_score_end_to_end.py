@@ -18,9 +18,7 @@ from jobs.cli import cli
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 
 NUM_IDENTICAL = 10_000
-GOOD = [
-    {"id": f"g{n}", "text": f"hello bank {n}", "lang": "en" if n % 2 else "he", "n": n} for n in range(25)
-]
+GOOD = [{"id": f"g{n}", "text": f"hello bank {n}", "lang": "en" if n % 2 else "he", "n": n} for n in range(25)]
 CHAT = {
     "id": "chat",
     "messages": [{"role": "user", "content": "hello"}, {"role": "assistant", "content": ""}],
@@ -44,12 +42,8 @@ def write_corpus(folder):
     """Several formats and partitions; 2 of the records cannot be read."""
     files = {
         "date=2026-11-20/a.jsonl": lines(*GOOD).rstrip(b"\n"),
-        "date=2026-11-20/b.jsonl.gz": gzip.compress(
-            lines(*[{"id": "same", "text": "pin pin"}] * NUM_IDENTICAL)
-        ),
-        "date=2026-11-21/c.ndjson": lines(*EXTREME)
-        + b'\n{"id": "cut", "text": "in ha\n'
-        + lines({"id": "none"}),
+        "date=2026-11-20/b.jsonl.gz": gzip.compress(lines(*[{"id": "same", "text": "pin pin"}] * NUM_IDENTICAL)),
+        "date=2026-11-21/c.ndjson": lines(*EXTREME) + b'\n{"id": "cut", "text": "in ha\n' + lines({"id": "none"}),
         "date=2026-11-21/d.json.zst": pa.compress(lines(*GOOD), codec="zstd", asbytes=True),
         "date=2026-11-21/empty.jsonl": b"",
         "_SUCCESS": b"",
@@ -117,9 +111,7 @@ def test_scores_are_those_of_the_library(matrix, model_folder, policies):
     by_id = {row["record_id"]: row for row in matrix.to_pylist()}
     records = [*GOOD, *EXTREME]
     parsed = [(record["id"], suffix, talk) for record in records for suffix, talk in parse_record(record)]
-    expected = model.score(
-        [talk for _, _, talk in parsed], csrm.load_configurations(policies), explain=True
-    ).to_arrow()
+    expected = model.score([talk for _, _, talk in parsed], csrm.load_configurations(policies), explain=True).to_arrow()
     for (name, suffix, _), row in zip(parsed, expected.to_pylist(), strict=True):
         found = by_id[f"{name}/{suffix}" if suffix else name]
         for column in ("reward", "p_safe"):
@@ -166,16 +158,11 @@ def test_summary_and_manifest_agree_with_the_rows(first_run, matrix, output, mod
     }
     configurations = csrm.load_configurations(policies)
     assert [c["fingerprint"] for c in manifest["configurations"]] == [c.fingerprint for c in configurations]
-    assert (
-        manifest["model"]["fingerprint"]
-        == json.loads((model_folder / "csrm.json").read_text())["fingerprint"]
-    )
+    assert manifest["model"]["fingerprint"] == json.loads((model_folder / "csrm.json").read_text())["fingerprint"]
     assert sorted(path.stem for path in (output / "_csrm/commits").iterdir()) == manifest["shards"]
     assert {"csrm", "ray", "torch", "transformers", "pyarrow", "python"} == set(manifest["versions"])
     for configuration in configurations:
-        p_safe = [
-            row[configuration.id] for row in matrix["p_safe"].to_pylist() if row[configuration.id] is not None
-        ]
+        p_safe = [row[configuration.id] for row in matrix["p_safe"].to_pylist() if row[configuration.id] is not None]
         shown = next(line for line in first_run.stdout.splitlines() if line.startswith(configuration.id))
         num_violations = sum(p < configuration.threshold for p in p_safe)
         assert shown.split()[1:3] == [f"{len(p_safe):,}", f"{num_violations:,}"]

@@ -34,9 +34,7 @@ def plan(folder, shard_rows=10, **options):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30, deadline=None)
 @given(
-    sizes=st.lists(
-        st.tuples(st.sampled_from([".parquet", *COMPRESS]), st.integers(0, 60)), min_size=1, max_size=4
-    ),
+    sizes=st.lists(st.tuples(st.sampled_from([".parquet", *COMPRESS]), st.integers(0, 60)), min_size=1, max_size=4),
     shard_rows=st.integers(1, 25),
     limit=st.none() | st.integers(1, 80),
 )
@@ -98,9 +96,7 @@ def test_named_columns_must_be_somewhere(tmp_path):
     (tmp_path / "a.jsonl").write_text('not json\n{"text": "x"}\n{"late": 1}\n')
     write_rows(tmp_path / "b.parquet", 3)
     assert plan(tmp_path, named_columns=["late", "text"]).num_records == 6
-    with pytest.raises(
-        InputError, match=r"a.jsonl: no column 'nowhere' in the input; columns found: late, text"
-    ):
+    with pytest.raises(InputError, match=r"a.jsonl: no column 'nowhere' in the input; columns found: late, text"):
         plan(tmp_path, named_columns=["text", "nowhere"])
 
 

@@ -27,9 +27,7 @@ def scored(job, reward=REWARD, explain=True, **columns):
     worst = np.where(np.isnan(reward), -1, 0).astype(np.int32)
     p_safe = (1 / (1 + np.exp(-reward))).astype(np.float32)
     names = [configuration.id for configuration in job.configurations]
-    categories = [
-        [clause.category for clause in configuration.clauses] for configuration in job.configurations
-    ]
+    categories = [[clause.category for clause in configuration.clauses] for configuration in job.configurations]
     scores = scores_to_arrow(
         Scores(reward=reward, p_safe=p_safe, worst_clause=worst if explain else None), names, categories
     )
@@ -120,19 +118,14 @@ def test_partitions_come_from_the_input_first_and_then_from_columns(make_job, tm
     lang = pa.array(["en", "en", None, "../x y"], pa.string())
     channel = pa.array(["web", "app", "web", ""], pa.string())
     commit = write(job, *scored(job, lang=lang, channel=channel), shard=shard)
-    folders = {
-        name.removeprefix("matrix/").rpartition("/")[0]: n["num_rows"] for name, n in commit["files"].items()
-    }
+    folders = {name.removeprefix("matrix/").rpartition("/")[0]: n["num_rows"] for name, n in commit["files"].items()}
     assert folders == {
         "date=2026-11-20/lang=en/channel=web": 1,
         "date=2026-11-20/lang=en/channel=app": 1,
         "date=2026-11-20/lang=__HIVE_DEFAULT_PARTITION__/channel=web": 1,
         "date=2026-11-20/lang=..%2Fx%20y/channel=__HIVE_DEFAULT_PARTITION__": 1,
     }
-    assert all(
-        (tmp_path / "out" / name).resolve().is_relative_to(tmp_path / "out/matrix")
-        for name in commit["files"]
-    )
+    assert all((tmp_path / "out" / name).resolve().is_relative_to(tmp_path / "out/matrix") for name in commit["files"])
     rows = duckdb.sql(
         f"SELECT record_id, date, lang, channel FROM read_parquet('{tmp_path}/out/matrix/**/*.parquet',"
         " hive_partitioning=true, hive_types_autocast=false) ORDER BY row"
@@ -148,9 +141,7 @@ def test_too_many_partition_folders_are_refused(make_job):
         write(job, rows, scores)
 
 
-@given(
-    st.lists(st.lists(st.one_of(st.floats(-9, 9, width=32), st.just(float("nan"))), min_size=1, max_size=1))
-)
+@given(st.lists(st.lists(st.one_of(st.floats(-9, 9, width=32), st.just(float("nan"))), min_size=1, max_size=1)))
 def test_summary_is_that_of_the_rows(rewards):
     class Configuration:
         id, threshold, clauses = "bank", 0.5, ()
@@ -162,11 +153,7 @@ def test_summary_is_that_of_the_rows(rewards):
     rows, scores = scored(AnyJob, np.array(rewards, np.float32).reshape(-1, 1), explain=False)
     table = pa.table({name: rows[name] for name in rows.column_names} | {"p_safe": scores["p_safe"]})
     summary = commit_record(SHARD, table, {}, AnyJob)["summary"]["bank"]
-    p_safe = {
-        f"id{n}": p
-        for n, p in enumerate(row["bank"] for row in scores["p_safe"].to_pylist())
-        if p is not None
-    }
+    p_safe = {f"id{n}": p for n, p in enumerate(row["bank"] for row in scores["p_safe"].to_pylist()) if p is not None}
     assert summary["num_scored"] == len(p_safe)
     assert summary["num_violations"] == sum(p < 0.5 for p in p_safe.values())
     assert summary["sum_p_safe"] == pytest.approx(sum(p_safe.values()))
@@ -189,6 +176,4 @@ def test_a_new_threshold_changes_verdicts_and_no_file(make_job, tmp_path):
 def test_tables_survive_the_trip_as_bytes():
     table = pa.table({"a": [1, None], "b": [{"x": "ü"}, None]})
     assert from_bytes(to_bytes(table)) == table
-    assert (
-        pq.read_table(pa.BufferReader(to_parquet(table.append_column("source", [["s", "s"]])))).num_rows == 2
-    )
+    assert pq.read_table(pa.BufferReader(to_parquet(table.append_column("source", [["s", "s"]])))).num_rows == 2

@@ -1,0 +1,106 @@
+"""What the documents say is so: README blocks run, every command has help, figures come from recorded runs."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import csrm
+from jobs.cli import cli
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BENCHMARKS = ROOT / "tests" / "benchmarks"
+
+
+def commands(group=cli, path=("csrm",)):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+@pytest.mark.parametrize(("path", "command"), list(commands()), ids=lambda value: str(value))
+def test_every_command_and_option_has_help_and_an_example(path, command):
+    result = CliRunner().invoke(cli, [*path[1:], "-h"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
+    assert f"csrm {path[-1]}" in result.output
+    for parameter in command.params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, f"{' '.join(path)} {parameter.opts[-1]} has no help"
+
+
+@pytest.mark.parametrize("name", [path[-1] for path, _ in commands()])
+def test_the_readme_names_every_command(name):
+    assert f"csrm {name}" in README
+
+
+def test_python_blocks_of_the_readme_run(monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
+    assert "p_safe" in capsys.readouterr().out
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) < 200
+    assert "@@" not in README
+
+
+def test_versions_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == csrm.__version__
+    assert csrm.__version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_dependencies_are_pinned_and_justified():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pinned = {
+        line.split("==")[0].lower() for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    }
+    extras = [package for group in project["optional-dependencies"].values() for package in group]
+    names = [re.match(r"[\w.-]+", package)[0].lower() for package in [*project["dependencies"], *extras]]
+    assert {name for name in names if name not in pinned} == set()
+    for package in project["dependencies"]:
+        assert re.match(r"[\w.-]+", package)[0] in README
+
+
+def test_the_library_knows_neither_ray_nor_click():
+    for path in (ROOT / "csrm").rglob("*.py"):
+        assert not re.search(r"^\s*(?:import|from) (?:ray|click|jobs)\b", path.read_text(), re.M), path
+
+
+def test_everything_public_is_there():
+    assert sorted(csrm.__all__) == sorted(set(csrm.__all__))
+    for name in csrm.__all__:
+        assert getattr(csrm, name).__doc__
+
+
+def test_the_benchmark_table_comes_from_the_recorded_run():
+    report = json.loads((BENCHMARKS / "bench.json").read_text())
+    for row in report["rows"]:
+        cells = [
+            str(row["num_configurations"]),
+            f"{row['engine_plain_passes']:.2f}",
+            f"{row['engine_cells_per_s']:,.0f}",
+            f"{row['engine_cells_per_s'] / row['pairwise_cells_per_s']:,.0f} ×",
+            f"{row['engine_cells_per_s'] / row['single_sequence_cells_per_s']:,.0f} ×",
+        ]
+        assert "| " + " | ".join(cells) + " |" in README
+
+
+def test_the_evaluation_table_comes_from_the_recorded_run():
+    for line in (BENCHMARKS / "evaluation.jsonl").read_text().splitlines():
+        figures = json.loads(line)
+        main = figures.get("auroc", figures.get("mean_auroc"))
+        assert f"{main:.3f}".removeprefix("0") in README, figures["file"]
