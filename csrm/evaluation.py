@@ -27,6 +27,7 @@ __all__ = [
     "evaluate_cells",
     "own_cells",
     "per_clause",
+    "sample",
 ]
 
 
@@ -106,6 +107,11 @@ def _others(
         if clause.category not in own
     ]
     return [pool[i] for i in rng.choice(len(pool), size=min(number, len(pool)), replace=False)]
+
+
+def sample(rows: Sequence[LabelledRow], number: int, rng: np.random.Generator) -> list[LabelledRow]:
+    """At most `number` of the rows, drawn without replacement."""
+    return [rows[i] for i in rng.choice(len(rows), size=min(number, len(rows)), replace=False)]
 
 
 def own_cells(rows: Sequence[LabelledRow]) -> Cells:

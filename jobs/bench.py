@@ -99,6 +99,7 @@ def measure(folder: str | None, options: BenchOptions) -> dict[str, Any]:
         rows.append(row)
     return {
         "benchmark": "matrix",
+        **asdict(options),
         "model": model.name,
         "num_probes": model.layout.num_probes,
         "device": str(model.device),
@@ -110,7 +111,6 @@ def measure(folder: str | None, options: BenchOptions) -> dict[str, Any]:
             "transformers": transformers.__version__,
             "python": platform.python_version(),
         },
-        **asdict(options),
         "plain_tokens_per_s": options.num_records * options.conversation_tokens / plain["median"],
         "max_difference_to_reference": difference,
         "rows": rows,
@@ -147,7 +147,7 @@ def _print_table(report: dict[str, Any]) -> None:
         "one sequence cells/s",
         "×",
     ):
-        table.add_column(heading, justify="right")
+        table.add_column(heading, justify="right", overflow="fold")
     for row in report["rows"]:
         engine, pairwise = row["engine_cells_per_s"], row["pairwise_cells_per_s"]
         sequence = row["single_sequence_cells_per_s"]

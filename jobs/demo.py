@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
+import csrm
 from jobs.score import execute
 
-__all__ = ["demo"]
+__all__ = ["SAMPLE_CONFIGURATIONS", "SAMPLE_CONVERSATIONS", "demo"]
+
+SAMPLE_CONVERSATIONS = Path(csrm.__file__).parent / "sample" / "conversations.jsonl"
+SAMPLE_CONFIGURATIONS = Path(csrm.__file__).parent / "sample" / "configurations"
 
 
 @click.command()
@@ -19,12 +25,9 @@ def demo(output: str, overwrite: bool) -> None:
     Example:
       csrm demo --output runs/demo
     """
-    from importlib.resources import files
-
-    sample = files("csrm") / "sample"
     settings = {
-        "input": str(sample / "conversations.jsonl"),
-        "configurations": str(sample / "configurations"),
+        "input": str(SAMPLE_CONVERSATIONS),
+        "configurations": str(SAMPLE_CONFIGURATIONS),
         "output": output,
         "id_column": "id",
         "explain": True,

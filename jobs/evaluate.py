@@ -11,6 +11,9 @@ from jobs.train import split_share
 
 __all__ = ["evaluate"]
 
+MAX_BLIND_ROWS = 6_000
+"""Rows of each file that the configuration-blind baseline is fitted to; more change it little."""
+
 
 @click.command(
     epilog="\b\nExample:\n  csrm evaluate --counterfactual polyguard_eval.jsonl.gz --own diasafety_eval.jsonl.gz"
@@ -61,7 +64,9 @@ def evaluate(
 
     blind = None
     if blind_data:
-        blind = evaluation.BlindBaseline(scorer, [row for entry in blind_data for row in rows(entry)])
+        rng = np.random.default_rng(seed)
+        chosen = [row for entry in blind_data for row in evaluation.sample(rows(entry), MAX_BLIND_ROWS, rng)]
+        blind = evaluation.BlindBaseline(scorer, chosen)
     for entry in counterfactual:
         for suite, same_domain in (("other domains", False), ("same domain", True)):
             rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ import contextlib
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from csrm.errors import CSRMError
+from csrm.errors import CSRMError, InputError
 from jobs.job import Job
 from jobs.reading import Reader
 from jobs.scoring import Scorer
@@ -121,13 +122,29 @@ def cluster() -> Iterator[None]:
         yield
         return
     address = os.environ.get("RAY_ADDRESS")
+    if address:
+        _check_reachable(address)
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
-    with _quiet_backend():
-        ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    try:
+        with _quiet_backend():
+            ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
+    except ConnectionError as error:
+        raise InputError(f"RAY_ADDRESS={address}: no cluster to join ({error}); start it or unset it") from None
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Raise where nothing listens at `host:port`: Ray itself would go on trying for a quarter of an hour."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdigit()):
+        return
+    try:
+        socket.create_connection((host.rpartition("/")[2], int(port)), timeout=10).close()
+    except OSError as error:
+        raise InputError(f"RAY_ADDRESS={address}: no cluster to join ({error}); start it or unset it") from None
 
 
 def map_in_tasks(function: Callable[[Any], FilePlan], files: Sequence[Any]) -> Iterator[FilePlan]:
@@ -223,7 +240,8 @@ def _original_errors() -> Iterator[None]:
         yield
     except RayTaskError as error:
         if isinstance(error.cause, CSRMError):
-            raise error.cause from None
+            # Ours are one line; what follows it is Ray Data's advice on retries.
+            raise type(error.cause)(str(error.cause).partition("\n")[0]) from None
         raise
 
 

@@ -31,17 +31,17 @@ class ProgressLine:
         self.num_tokens = 0
         self.warned: set[str] = set()
         self.clock = clock
-        self.started = self.last_shown = clock()
+        self.started = self.latest = self.last_shown = clock()
         self.live = Progress(
             SpinnerColumn(),
             BarColumn(bar_width=24),
-            TextColumn("{task.description}"),
             TimeElapsedColumn(),
+            TextColumn("{task.description}"),
             console=console,
             transient=True,
             disable=not console.is_terminal,
         )
-        self.task = self.live.add_task("starting", total=num_records)
+        self.task = self.live.add_task("starting Ray and loading the model", total=num_records)
 
     def __enter__(self) -> Self:
         self.live.start()
@@ -53,13 +53,13 @@ class ProgressLine:
     def add(self, commit: Mapping[str, Any], started: float) -> None:
         """Count a shard whose scoring started then and which is committed now; show where the run stands."""
         self.started = min(self.started, started) if self.num_done else started
+        self.latest = self.clock()
         self.num_done += commit["num_records"]
         self.num_tokens += commit["num_tokens"]
         self.num_cells += sum(part["num_scored"] for part in commit["summary"].values())
         self.live.update(self.task, completed=self.num_done, description=self.line())
-        now = self.clock()
-        if not self.console.is_terminal and now - self.last_shown >= PLAIN_INTERVAL_S:
-            self.last_shown = now
+        if not self.console.is_terminal and self.latest - self.last_shown >= PLAIN_INTERVAL_S:
+            self.last_shown = self.latest
             self.console.print(self.line(), highlight=False)
 
     def warn(self, warnings: Iterable[str]) -> None:
@@ -71,8 +71,8 @@ class ProgressLine:
 
     @property
     def seconds(self) -> float:
-        """Time since the first shard started to be scored."""
-        return max(self.clock() - self.started, 1e-3)
+        """Time from the start of the first shard's scoring to the latest commit."""
+        return max(self.latest - self.started, 1e-3)
 
     def line(self) -> str:
         """Return records done, rates, and the time that remains at the present rate."""

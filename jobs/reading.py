@@ -12,13 +12,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from csrm.conversations import Message, parse_record
-from csrm.encoding import EncodedConversations, Encoder
 from csrm.errors import InputError, RecordError
 from jobs.inputs import file_format
 from jobs.job import Job
@@ -27,6 +26,9 @@ from jobs.parquet import read_ranges
 from jobs.shards import Shard, group_passes
 from jobs.storage import mark_of, open_location, readable
 from jobs.tables import to_bytes
+
+if TYPE_CHECKING:
+    from csrm.encoding import EncodedConversations, Encoder
 
 __all__ = ["RECORD_COLUMNS", "Reader", "Records", "encode_records", "read_pass"]
 
@@ -51,6 +53,8 @@ class Reader:
     def __init__(self, job: Job):
         # One reader is one core's work: the tokenizer's own threads would take the scoring actors' cores.
         os.environ.setdefault("RAYON_NUM_THREADS", "1")
+        from csrm.encoding import Encoder
+
         self.job = job
         self.encoder = Encoder.from_pretrained(job.model.path)
 

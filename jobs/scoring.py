@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import time
 import warnings
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from csrm.encoding import EncodedConversations
 from csrm.errors import CheckpointError
 from csrm.matrix import scores_to_arrow
 from jobs.job import Job
 from jobs.tables import from_bytes, to_bytes
+
+if TYPE_CHECKING:
+    from csrm.encoding import EncodedConversations
 
 __all__ = ["Scorer"]
 
@@ -36,6 +39,8 @@ class Scorer:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Replace a shard's token ids by its scores. The batch is one row, which is one shard."""
+        from csrm.encoding import EncodedConversations
+
         started = time.time()
         encoded = EncodedConversations.from_arrow(from_bytes(batch.column("encoded")[0].as_buffer()))
         scores = to_bytes(pa.table(self.score(encoded)))

@@ -1,6 +1,7 @@
 """Every command is documented; every mistake ends in one line and exit code 2."""
 
 import json
+import shutil
 
 import click
 import pytest
@@ -237,6 +238,17 @@ def test_another_matrix_is_refused_and_replaced_when_told(score, tmp_path, in_pr
     assert score("-", "--overwrite", configurations=policies / "game.yaml").exit_code == 0
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert [configuration["id"] for configuration in manifest["configurations"]] == ["game"]
+
+
+def test_another_model_and_another_calibration_are_refused(score, tmp_path, in_process, model_folder):
+    assert score("-").exit_code == 0
+    other = shutil.copytree(model_folder, tmp_path / "other")
+    facts = json.loads((other / "csrm.json").read_text())
+    (other / "csrm.json").write_text(json.dumps(facts | {"calibration": {"scale": 2.0, "bias": 0.0}}))
+    assert "other calibration;" in one_line(score("-", model=other))
+    (other / "csrm.json").write_text(json.dumps(facts | {"fingerprint": "another"}))
+    assert "other model;" in one_line(score("-", model=other))
+    assert score("-", "--overwrite", model=other).exit_code == 0
 
 
 def test_errors_of_ours_are_not_hidden(score, in_process):

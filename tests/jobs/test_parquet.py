@@ -41,6 +41,12 @@ def test_a_row_group_is_decoded_in_one_pass(group_rows, shard_rows):
             assert readers.setdefault(group_of[row], piece.group) == piece.group
 
 
+@given(st.lists(st.integers(0, 30), max_size=8))
+def test_small_row_groups_are_read_apart(group_rows):
+    found = list(row_ranges(group_rows, 30))
+    assert len({piece.group for piece in found}) == len(found)
+
+
 @given(GROUPS, st.integers(1, 30), st.sets(st.integers(0, 100)))
 def test_reading_gives_the_rows_of_each_range(group_rows, shard_rows, skipped):
     file = parquet_file(group_rows)

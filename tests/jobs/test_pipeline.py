@@ -13,7 +13,10 @@ from jobs.pipeline import (
     MAX_THREADS,
     READ_SHARE,
     WRITE_SHARE,
+    Stage,
     _blocks,
+    _check_reachable,
+    _configure_ray_data,
     _original_errors,
     map_in_tasks,
     size_pools,
@@ -37,7 +40,7 @@ def test_pools_fit_the_cluster(nodes, num_gpus, num_shards, num_actors):
     assert scorers + READ_SHARE + WRITE_SHARE <= cores + 1e-9, "nothing could read or write beside the scorers"
     everything = scorers + pools.num_readers * READ_SHARE + pools.num_writers * WRITE_SHARE
     assert everything <= cores + 1e-9
-    assert pools.scorer_gpus * -(-pools.num_scorers // max(1, num_gpus)) == pytest.approx(num_gpus > 0)
+    assert pools.scorer_gpus * -(-pools.num_scorers // max(1, num_gpus)) == pytest.approx(float(num_gpus > 0))
     if num_actors:
         assert pools.num_scorers == min(num_actors, max(1, num_shards))
 
@@ -49,6 +52,13 @@ def test_pools_fit_the_cluster(nodes, num_gpus, num_shards, num_actors):
 def test_usual_machines(nodes, num_gpus, scorers, threads, readers):
     pools = size_pools(nodes, num_gpus, 1000)
     assert (pools.num_scorers, pools.num_threads, pools.num_readers) == (scorers, threads, readers)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_one_line_and_soon(address):
+    with pytest.raises(InputError, match=rf"RAY_ADDRESS={address}: no cluster to join .*; start it or unset it"):
+        _check_reachable(address)
+    _check_reachable("auto")
 
 
 def test_blocks_are_bounded_and_keep_shards_in_order():
@@ -76,3 +86,30 @@ def test_a_workers_error_arrives_as_it_was_raised():
     assert str(caught.value) == "a.jsonl: broken; mend it"
     with pytest.raises(ZeroDivisionError), _original_errors():
         ray.get(fail.remote(ZeroDivisionError("a bug of ours")))
+
+
+@pytest.fixture
+def broken():
+    def make(path):
+        raise InputError(f"{path}: broken; mend it")
+
+    return make
+
+
+def test_a_failed_start_is_raised_by_the_first_call(broken):
+    stage = Stage(broken, "model.safetensors")
+    with pytest.raises(InputError, match=r"model.safetensors: broken; mend it"):
+        stage(None)
+    assert Stage(lambda one, two: one.__add__, 1, 2)(3) == 4
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
+@pytest.mark.usefixtures("running_cluster")
+def test_a_failed_start_reaches_the_driver_through_ray_data_as_one_line(broken):
+    _configure_ray_data()
+    rows = ray.data.from_items([1]).map_batches(
+        Stage, fn_constructor_args=(broken, "a"), compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.2
+    )
+    with pytest.raises(InputError) as caught, _original_errors():
+        list(rows.iter_rows())
+    assert str(caught.value) == "a: broken; mend it"

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -171,12 +172,11 @@ def test_reader_skips_shards_that_are_not_asked_for(make_job, tmp_path):
     path.parent.mkdir()
     path.write_bytes(gzip.compress(lines(*TEXTS)))
     shards = plan_files(list_inputs(str(path)).files, 3).shards
-    reader = Reader(make_job())
-    from dataclasses import asdict
-
-    [first, second] = reader(pa.Table.from_pylist([asdict(shards[1]), asdict(shards[3])]))
-    assert from_bytes(first["rows"][0].as_buffer())["row"].to_pylist() == [3, 4, 5]
-    assert from_bytes(second["rows"][0].as_buffer())["row"].to_pylist() == [9]
+    reader = Reader(make_job(id_column="k"))
+    tables = reader(pa.Table.from_pylist([asdict(shards[1]), asdict(shards[3])]))
+    [first, second] = [from_bytes(table["rows"][0].as_buffer()) for table in tables]
+    assert (first["row"].to_pylist(), first["record_id"].to_pylist()) == ([3, 4, 5], ["3", "4", "5"])
+    assert (second["row"].to_pylist(), second["record_id"].to_pylist()) == ([9], ["9"])
 
 
 def test_text_form_of_values():

@@ -43,6 +43,14 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_visible(tmp_path, mo
     assert list(folder.sizes("_csrm/tmp")), "what is unfinished lies where the next run clears it away"
 
 
+def test_who_reads_a_file_while_it_is_replaced_reads_the_old_one(tmp_path):
+    folder = Folder.at(str(tmp_path))
+    folder.publish("a", b"old")
+    with (tmp_path / "a").open("rb") as reader:
+        folder.publish("a", b"new")
+        assert reader.read() == b"old"
+
+
 def test_errors_name_the_place_on_one_line():
     for raised, message in (
         (FileNotFoundError("x"), "no such file, folder or bucket"),
