@@ -57,7 +57,7 @@ class ClauseLibrary:
         related = np.zeros_like(same_domain)
         for pair in RELATED_DOMAINS:
             inside = np.isin(self.domains, list(pair))
-            related |= inside[:, None] & inside[None, :] & ~same_domain
+            related = related | (inside[:, None] & inside[None, :] & ~same_domain)
         limit = np.where(same_domain, UNRELATED_WITHIN_DOMAIN, UNRELATED_ACROSS_DOMAINS)
         categories = np.array([clause.category for clause in self.clauses])
         same_category = categories[:, None] == categories[None, :]
@@ -67,8 +67,7 @@ class ClauseLibrary:
     def presumed_kept(self, row: LabelledRow) -> NDArray[np.bool_]:
         """(C,) clauses that the row's message is presumed not to violate."""
         own = [self.index[clause] for clause in row.clauses]
-        allowed: NDArray[np.bool_] = self.is_unrelated[own].all(axis=0)
-        return allowed
+        return np.asarray(self.is_unrelated[own].all(axis=0))
 
 
 @dataclass(slots=True)

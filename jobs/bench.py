@@ -6,7 +6,7 @@ import json
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,22 +79,22 @@ def measure(folder: str | None, options: BenchOptions) -> dict[str, Any]:
     model = csrm.CSRM.from_pretrained(folder, dtype=options.dtype)
     difference = check_engine(csrm.CSRM.from_pretrained(folder, dtype="float32"), options)
     rng = np.random.default_rng(options.seed)
-    plain = _timed(Plain(model, options, rng).run, options.repeats)
+    plain = Plain(model, options, rng)
     rows = []
     for number in options.configurations:
         engine = Engine(model, options, rng, number)
-        seconds = _timed(engine.run, options.repeats)
-        num_cells = options.num_records * number
+        floor, seconds = _timed([plain.run, engine.run], options.repeats)
         row = {
             "num_configurations": number,
-            "engine_cells_per_s": num_cells / seconds["median"],
-            "engine_plain_passes": seconds["median"] / plain["median"],
+            "engine_cells_per_s": options.num_records * number / seconds["median"],
+            "engine_plain_passes": seconds["median"] / floor["median"],
             "engine_spread": seconds["spread"],
+            "plain_tokens_per_s": options.num_records * options.conversation_tokens / floor["median"],
             "prepare_s": engine.prepare_s,
         }
         for name, contestant in (("pairwise", Pairwise), ("single_sequence", SingleSequence)):
             rival = contestant(model, options, rng, number)
-            cost = _timed(rival.run, max(1, min(2, options.repeats)))
+            (cost,) = _timed([rival.run], min(2, options.repeats))
             row[f"{name}_cells_per_s"] = rival.num_cells / cost["median"]
         rows.append(row)
     return {
@@ -111,22 +111,25 @@ def measure(folder: str | None, options: BenchOptions) -> dict[str, Any]:
             "transformers": transformers.__version__,
             "python": platform.python_version(),
         },
-        "plain_tokens_per_s": options.num_records * options.conversation_tokens / plain["median"],
         "max_difference_to_reference": difference,
         "rows": rows,
     }
 
 
-def _timed(run: Callable[[], None], repeats: int) -> dict[str, float]:
-    """Median seconds and relative spread (max − min over median) of `run`, after one warm-up."""
-    run()
-    seconds = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - started)
-    median = float(np.median(seconds))
-    return {"median": median, "spread": (max(seconds) - min(seconds)) / median}
+def _timed(runs: Sequence[Callable[[], None]], repeats: int) -> list[dict[str, float]]:
+    """Median seconds and relative spread (max − min over median) of each run, after one warm-up.
+
+    Runs take turns, so that a machine that slows down slows all of them and their ratios stand.
+    """
+    seconds: list[list[float]] = [[] for _ in runs]
+    for turn in range(repeats + 1):
+        for run, own in zip(runs, seconds, strict=True):
+            started = time.perf_counter()
+            run()
+            if turn:
+                own.append(time.perf_counter() - started)
+    medians = [float(np.median(own)) for own in seconds]
+    return [{"median": m, "spread": (max(own) - min(own)) / m} for m, own in zip(medians, seconds, strict=True)]
 
 
 def _print_table(report: dict[str, Any]) -> None:

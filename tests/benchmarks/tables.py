@@ -1,8 +1,8 @@
 """Print the README's tables from recorded runs.
 
-    csrm bench > tests/benchmarks/bench.json
-    csrm evaluate … > tests/benchmarks/evaluation.jsonl
-    python tests/benchmarks/tables.py
+csrm bench > tests/benchmarks/bench.json
+csrm evaluate … > tests/benchmarks/evaluation.jsonl
+python tests/benchmarks/tables.py
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ def model_folder(tmp_path_factory):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import AutoModel, BertConfig, PreTrainedTokenizerFast
 
-    from csrm import CSRM, Encoder, Layout
+    from csrm import CSRM, Calibration, Encoder, Layout
     from csrm.encoding import Limits
 
     vocabulary = {word: number for number, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", ":", *WORDS])}
@@ -40,7 +40,8 @@ def model_folder(tmp_path_factory):
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.ndim > 1 and "embed" not in name:
-                parameter.mul_(3.0)  # as initialised, all records would score nearly the same
+                parameter.mul_(2.0)  # as initialised, all records would score nearly the same
+    model.calibration = Calibration(scale=2.0, bias=-5.0)  # some p_safe on either side of a half
     folder = tmp_path_factory.mktemp("model") / "tiny"
     model.save_pretrained(folder)
     return folder

@@ -12,12 +12,16 @@ from click.testing import CliRunner
 
 import csrm
 from csrm.conversations import parse_record
+from jobs import run as run_module
 from jobs.cli import cli
+from jobs.demo import SAMPLE_CONFIGURATIONS, SAMPLE_CONVERSATIONS
 
 # Ray Data warns of its own old settings whenever a dataset is made.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 
 NUM_IDENTICAL = 10_000
+ROUNDING = 1e-2
+"""Of bfloat16, which "auto" takes where the hardware has it, between batches of different shapes."""
 GOOD = [{"id": f"g{n}", "text": f"hello bank {n}", "lang": "en" if n % 2 else "he", "n": n} for n in range(25)]
 CHAT = {
     "id": "chat",
@@ -73,14 +77,16 @@ def output(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(running_cluster, corpus, output, policies, model_folder):
-    """Run the command; the same one every time."""
+    """Run the command; the same one every time. Its input is planned in Ray tasks, as a large one is."""
 
     def score():
         arguments = ["-c", str(policies), "-o", str(output), "-m", str(model_folder), "--id-column", "id"]
         arguments += ["--keep-columns", "n", "--partition-by", "lang", "--shard-rows", "4000", "--explain"]
         return CliRunner().invoke(cli, ["score", str(corpus), *arguments])
 
-    return score
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "PLAN_ALONE_FILES", 0)
+        yield score
 
 
 @pytest.fixture(scope="module")
@@ -115,19 +121,19 @@ def test_scores_are_those_of_the_library(matrix, model_folder, policies):
     for (name, suffix, _), row in zip(parsed, expected.to_pylist(), strict=True):
         found = by_id[f"{name}/{suffix}" if suffix else name]
         for column in ("reward", "p_safe"):
-            assert found[column] == pytest.approx(row[column], abs=1e-5), name
+            assert found[column] == pytest.approx(row[column], abs=ROUNDING), name
         assert found["worst_clause"] == row["worst_clause"]
+    assert expected["reward"].combine_chunks().field("game").to_numpy().std() > 10 * ROUNDING, "rows could be mixed up"
 
 
 def test_identical_records_have_identical_scores(matrix):
     same = matrix.filter(pa.compute.equal(matrix["record_id"], "same"))
     assert same.num_rows == NUM_IDENTICAL
-    # A shard's last batch may be cut otherwise, and matrix products round by shape.
     rewards = np.array([list(row.values()) for row in same["reward"].to_pylist()])
-    assert np.ptp(rewards, axis=0).max() < 1e-5
+    assert np.ptp(rewards, axis=0).max() < ROUNDING
 
 
-def test_every_other_window_of_a_long_record_counts(matrix):
+def test_a_long_record_is_read_in_windows_and_not_cut(matrix):
     [row] = matrix.filter(pa.compute.equal(matrix["record_id"], "long")).to_pylist()
     assert row["num_windows"] > 500
     assert row["num_tokens"] > 40_000
@@ -195,3 +201,19 @@ def test_damage_is_mended_to_the_same_bytes(first_run, run, output):
     assert after == before
     redone = {path.name[0] for path in after if path.stat().st_mtime_ns != times[path]}
     assert redone == {"a", "e"}
+
+
+@pytest.mark.usefixtures("running_cluster")
+def test_demo_scores_the_sample_with_the_embedded_model(tmp_path):
+    result = CliRunner().invoke(cli, ["demo", "--output", str(tmp_path / "demo")])
+    assert result.exit_code == 0, result.output + str(result.exception)
+    samples = [json.loads(line) for line in SAMPLE_CONVERSATIONS.read_text().splitlines()]
+    configurations = csrm.load_configurations(SAMPLE_CONFIGURATIONS)
+    num_cells = len(samples) * len(configurations)
+    assert f"{len(samples)} records · {num_cells} cells · 0 errors" in result.stdout
+    model = csrm.CSRM.from_pretrained()
+    expected = model.score([sample["messages"] for sample in samples], configurations)
+    found = duckdb.sql(f"SELECT record_id, p_safe FROM '{tmp_path}/demo/matrix/*.parquet' ORDER BY row").fetchall()
+    assert [record_id for record_id, _ in found] == [sample["id"] for sample in samples]
+    p_safe = np.array([[row[c.id] for c in configurations] for _, row in found])
+    np.testing.assert_allclose(p_safe, expected.p_safe, atol=2 * ROUNDING)
