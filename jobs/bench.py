@@ -139,10 +139,10 @@ def _print_table(report: dict[str, Any]) -> None:
     table = Table(
         title=f"{report['model']}, {report['dtype']}, {report['threads']} threads: "
         f"{report['conversation_tokens']}-token conversations, {report['clauses']} clauses of "
-        f"{report['clause_tokens']} tokens per configuration"
+        f"{report['clause_tokens']} tokens in each of N configurations"
     )
     for heading in (
-        "configurations",
+        "N",
         "cost in plain passes",
         "cells/s",
         "pairwise cells/s",
