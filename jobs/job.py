@@ -39,6 +39,8 @@ class ModelFacts:
     name: str
     fingerprint: str
     calibration: dict[str, float]
+    num_bytes: int
+    """Size of the weight files."""
 
     @property
     def calibration_fingerprint(self) -> str:
@@ -94,6 +96,7 @@ def read_model_facts(folder: str | None) -> ModelFacts:
             name=facts["name"],
             fingerprint=facts["fingerprint"],
             calibration=facts["calibration"],
+            num_bytes=sum(file.stat().st_size for file in path.glob("*.safetensors")),
         )
     except OSError:
         raise CheckpointError(

@@ -30,7 +30,10 @@ __all__ = ["Committed", "Pools", "cluster", "map_in_tasks", "score_shards", "siz
 
 MAX_THREADS = 8
 """Threads of one replica; short passes do not use more."""
-CORES_PER_REPLICA = 4
+CORES_PER_READER = 8
+"""Tokenising takes about a hundredth of the time of scoring."""
+REPLICA_BYTES = 600 * 2**20
+"""Memory of a scorer beside its weights; those count four times (wider as loaded, and what passes through)."""
 MAX_BLOCKS = 4096
 """Reading tasks of a job; each is an object that the driver keeps track of."""
 
@@ -53,31 +56,38 @@ class Pools:
     num_writers: int
 
 
-def size_pools(cpus_per_node: Sequence[float], num_gpus: int, num_shards: int, num_actors: int | None = None) -> Pools:
+def size_pools(
+    cpus_per_node: Sequence[float],
+    num_gpus: int,
+    num_shards: int,
+    *,
+    num_actors: int | None = None,
+    max_replicas: int = 2**31,
+) -> Pools:
     """Divide a cluster among the stages.
 
-    A scorer gets a GPU where there are any (or shares one, if more are asked for), else its part of the
-    cores; reading takes what cores scoring leaves, which on a CPU cluster is little, and needs little.
+    A scorer gets a GPU where there are any (or shares one, if more are asked for). On CPUs it gets one core:
+    threads wait for one another after every operation, replicas never do. Reading takes the cores that GPUs leave
+    idle, and on CPUs a small part.
 
     Args:
         cpus_per_node: cores of each node that has some.
         num_gpus: in the whole cluster.
         num_shards: more scorers than shards would idle.
         num_actors: scorers asked for; None decides here.
+        max_replicas: as many as fit in memory; where cores are left, scorers get more of them.
     """
     cores = max(1, int(sum(cpus_per_node)))
-    largest = max(1, int(min(cpus_per_node, default=1)))  # a replica must fit on any node
-    by_cores = sum(int(cpus) // min(CORES_PER_REPLICA, largest) for cpus in cpus_per_node)
-    num_scorers = min(num_actors or num_gpus or max(1, by_cores), max(1, num_shards))
-    num_threads = max(1, min(cores // num_scorers, largest, MAX_THREADS))
     on_gpu = num_gpus > 0
+    num_scorers = min(num_actors or num_gpus or min(cores, max_replicas), max(1, num_shards))
+    num_threads = max(1, min(cores // num_scorers, int(min(cpus_per_node, default=1)), MAX_THREADS))
     return Pools(
         num_scorers=num_scorers,
         num_threads=num_threads,
         scorer_cpus=SCORE_SHARE * min(1.0 if on_gpu else num_threads, cores / num_scorers),
         scorer_gpus=1 / -(-num_scorers // num_gpus) if on_gpu else 0,
-        num_readers=max(1, cores - num_scorers if on_gpu else cores // CORES_PER_REPLICA),
-        num_writers=max(1, cores // CORES_PER_REPLICA),
+        num_readers=max(1, cores - num_scorers if on_gpu else cores // CORES_PER_READER),
+        num_writers=max(1, cores // CORES_PER_READER),
     )
 
 
@@ -171,8 +181,14 @@ def score_shards(shards: Sequence[Shard], job: Job) -> Iterator[Committed]:
     _configure_ray_data()
     resources = ray.cluster_resources()
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
-    num_gpus = int(resources.get("GPU", 0))
-    pools = size_pools([c for c in cpus if c], num_gpus, len(shards), job.options.num_actors)
+    replica_bytes = REPLICA_BYTES + 4 * job.model.num_bytes
+    pools = size_pools(
+        [count for count in cpus if count],
+        int(resources.get("GPU", 0)),
+        len(shards),
+        num_actors=job.options.num_actors,
+        max_replicas=max(1, int(resources.get("memory", 0) // replica_bytes)),
+    )
     blocks = _blocks(shards)
     results = (
         ray.data.from_arrow(blocks)

@@ -29,9 +29,10 @@ from jobs.shards import Shard
     num_gpus=st.integers(0, 16),
     num_shards=st.integers(0, 10_000),
     num_actors=st.none() | st.integers(1, 300),
+    max_replicas=st.integers(1, 100),
 )
-def test_pools_fit_the_cluster(nodes, num_gpus, num_shards, num_actors):
-    pools = size_pools(nodes, num_gpus, num_shards, num_actors)
+def test_pools_fit_the_cluster(nodes, num_gpus, num_shards, num_actors, max_replicas):
+    pools = size_pools(nodes, num_gpus, num_shards, num_actors=num_actors, max_replicas=max_replicas)
     cores = sum(nodes)
     assert 1 <= pools.num_scorers <= max(1, num_shards)
     assert 1 <= pools.num_threads <= min(MAX_THREADS, min(nodes))
@@ -41,13 +42,14 @@ def test_pools_fit_the_cluster(nodes, num_gpus, num_shards, num_actors):
     everything = scorers + pools.num_readers * READ_SHARE + pools.num_writers * WRITE_SHARE
     assert everything <= cores + 1e-9
     assert pools.scorer_gpus * -(-pools.num_scorers // max(1, num_gpus)) == pytest.approx(float(num_gpus > 0))
+    assert num_actors or num_gpus or pools.num_scorers <= max_replicas
     if num_actors:
         assert pools.num_scorers == min(num_actors, max(1, num_shards))
 
 
 @pytest.mark.parametrize(
     ("nodes", "num_gpus", "scorers", "threads", "readers"),
-    [([1], 0, 1, 1, 1), ([2], 0, 1, 2, 1), ([16], 0, 4, 4, 4), ([2] * 4, 0, 4, 2, 2), ([16], 1, 1, 8, 15)],
+    [([1], 0, 1, 1, 1), ([2], 0, 2, 1, 1), ([16], 0, 16, 1, 2), ([2] * 4, 0, 8, 1, 1), ([16], 1, 1, 8, 15)],
 )
 def test_usual_machines(nodes, num_gpus, scorers, threads, readers):
     pools = size_pools(nodes, num_gpus, 1000)
