@@ -282,3 +282,16 @@ def test_bfloat16_stays_close():
     exact = model.score(conversations, configurations).reward
     rounded = model.to(torch.bfloat16).score(conversations, configurations).reward
     assert np.corrcoef(exact.ravel(), rounded.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize(("family", "offset"), [("bert", 0), ("qwen3", 24), ("llama", 24)])
+def test_rotary_conversations_start_after_the_longest_clause(family, offset, monkeypatch):
+    """The reference shares this number with the engine, so it is checked by itself."""
+    model, seen = tiny_model(family, max_clause_tokens=24), []
+    monkeypatch.setattr(
+        model, "_run", lambda e, positions, *a, _run=model._run: seen.append(positions) or _run(e, positions, *a)
+    )
+    model.encode_clauses([[4, 5, 6]])
+    model.encode_windows([[4, 5, 6, 7]], [1])
+    assert seen[0].tolist() == [0, 1, 2]
+    assert seen[1].tolist() == [offset + p for p in range(4)]
