@@ -16,7 +16,7 @@ from jobs.progress import clock_time
 from jobs.reading import encode_records, read_pass
 from jobs.scoring import Scorer
 from jobs.shards import Plan, Shard
-from jobs.summary import printable
+from jobs.summary import printable, say
 
 __all__ = ["Estimate", "estimate", "sample_shards", "show_estimate"]
 
@@ -82,8 +82,8 @@ def show_estimate(found: Estimate | None, plan: Plan, pending: Sequence[Shard], 
         tokens = num_records * found.tokens_per_record
         table.add_row("tokens (estimate)", f"{tokens:,.0f}")
         table.add_row("tokens/s (measured)", f"{found.tokens_per_s:,.0f}")
-        table.add_row("time of one replica like this", clock_time(tokens / max(found.tokens_per_s, 1e-9)))
+        table.add_row("time on this machine (estimate)", clock_time(tokens / max(found.tokens_per_s, 1e-9)))
     console.print(table)
     for warning in found.warnings if found else []:
-        console.print(f"warning: {printable(warning, 500)}", highlight=False, markup=False, soft_wrap=True)
-    console.print("dry run: nothing was written")
+        say(console, f"warning: {printable(warning, 500)}")
+    say(console, "dry run: nothing was written")

@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from jobs.summary import printable
+from jobs.summary import printable, say
 
 __all__ = ["ProgressLine", "clock_time"]
 
@@ -60,14 +60,14 @@ class ProgressLine:
         self.live.update(self.task, completed=self.num_done, description=self.line())
         if not self.console.is_terminal and self.latest - self.last_shown >= PLAIN_INTERVAL_S:
             self.last_shown = self.latest
-            self.console.print(self.line(), highlight=False)
+            say(self.console, self.line())
 
     def warn(self, warnings: Iterable[str]) -> None:
         """Show each warning once."""
         for warning in warnings:
             if warning not in self.warned:
                 self.warned.add(warning)
-                self.console.print(f"warning: {printable(warning, 500)}", highlight=False, markup=False, soft_wrap=True)
+                say(self.console, f"warning: {printable(warning, 500)}")
 
     @property
     def seconds(self) -> float:

@@ -26,7 +26,7 @@ from jobs.options import ScoreOptions
 from jobs.progress import ProgressLine
 from jobs.shards import Plan, Shard, plan_files
 from jobs.storage import Folder, absolute, open_location
-from jobs.summary import Totals, show_totals, sum_commits
+from jobs.summary import Totals, say, show_totals, sum_commits
 from jobs.writing import refresh_summary
 
 __all__ = ["ERROR_RATE_EXIT", "MISSING_EXIT", "dry_run", "run"]
@@ -55,20 +55,19 @@ def run(options: ScoreOptions, out: Console, err: Console) -> int:
         if pending:
             _score(pending, job, commits, progress, stack)
         else:
-            err.print("everything was scored already")
+            say(err, "everything was scored already")
     if missing := uncommitted(job.target, plan.shards, commits):
         return _report_missing(missing, err)
     commits = {id: refresh_summary(commit, job) for id, commit in commits.items()}
     write_manifest(job, commits, time.monotonic() - started)
     totals = sum_commits(commits[shard.id] for shard in plan.shards)
     show_totals(totals, job.configurations, out)
-    out.print(_closing_line(totals, progress, job), highlight=False, soft_wrap=True)
+    say(out, _closing_line(totals, progress, job))
     if totals.error_rate > options.max_error_rate:
-        err.print(
+        say(
+            err,
             f"{totals.num_errors:,} of {totals.num_rows:,} rows have no scores, more than --max-error-rate "
             f"{options.max_error_rate:g} allows; the error column says why",
-            highlight=False,
-            soft_wrap=True,
         )
         return ERROR_RATE_EXIT
     return 0
@@ -127,6 +126,7 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
 def _open_target(job: Job, plan: Plan) -> dict[str, Commit]:
     """Return the commit records that stand, after removing whatever must not be counted."""
     if job.options.overwrite:
+        refuse_other_matrix(job.target, {}, job.identity)  # before anything is gone
         clear(job.target)
     commits = read_commits(job.target)
     refuse_other_matrix(job.target, commits, job.identity)
@@ -171,7 +171,7 @@ def _is_large(inputs: Inputs) -> bool:
 def _report_missing(missing: Sequence[Shard], err: Console) -> int:
     names = ", ".join(f"{shard.id} ({shard.source}, rows from {shard.row_start:,})" for shard in missing[:10])
     more = f" and {len(missing) - 10:,} more" if len(missing) > 10 else ""
-    err.print(f"{len(missing):,} shards are missing, run again: {names}{more}", highlight=False, soft_wrap=True)
+    say(err, f"{len(missing):,} shards are missing, run again: {names}{more}")
     return MISSING_EXIT
 
 

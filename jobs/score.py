@@ -87,6 +87,7 @@ def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
     from csrm.conversations import RecordColumns
     from jobs import run
     from jobs.options import ScoreOptions
+    from jobs.summary import say
 
     try:
         columns = RecordColumns(**{name: settings.pop(f"{name}_column", None) for name in RecordColumns.__slots__})
@@ -100,7 +101,7 @@ def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
     try:
         code = run.run(options, out, err)
     except KeyboardInterrupt:
-        err.print(f"interrupted; the same command resumes, what is committed stays in {options.output}")
+        say(err, f"interrupted; the same command resumes, what is committed stays in {options.output}")
         code = 130
     if code:
         raise click.exceptions.Exit(code)

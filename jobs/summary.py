@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from csrm.configurations import Configuration
 
-__all__ = ["ConfigurationTotals", "Totals", "printable", "show_totals", "sum_commits"]
+__all__ = ["ConfigurationTotals", "Totals", "printable", "say", "show_totals", "sum_commits"]
 
 NUM_WORST = 3
 
@@ -96,6 +96,11 @@ def show_totals(totals: Totals, configurations: Sequence[Configuration], console
             Text(", ".join(f"{printable(record_id)} ({p_safe:.3f})" for p_safe, record_id in column.worst)),
         )
     console.print(table)
+
+
+def say(console: Console, text: str) -> None:
+    """Print one line as it is: unwrapped, and without reading paths and ids as markup."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def printable(text: str, max_length: int = 80) -> str:

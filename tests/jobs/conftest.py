@@ -9,6 +9,11 @@ settings.load_profile("shared-machine")
 WORDS = ["the", "a", "user", "assistant", "system", "hello", "kill", "bank", "weather", "pin", *"0123456789"]
 
 
+def pytest_configure(config):
+    """Let Ray's processes outlive the objects that started them: it waits for none when it shuts down."""
+    config.addinivalue_line("filterwarnings", "ignore:subprocess .* is still running:ResourceWarning")
+
+
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory):
     """A two-layer random BERT with a word-level tokenizer."""

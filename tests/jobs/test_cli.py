@@ -240,6 +240,21 @@ def test_another_matrix_is_refused_and_replaced_when_told(score, tmp_path, in_pr
     assert [configuration["id"] for configuration in manifest["configurations"]] == ["game"]
 
 
+def test_files_of_others_stop_an_overwrite_before_anything_is_gone(score, tmp_path, in_process):
+    assert score("-").exit_code == 0
+    (tmp_path / "out/matrix/part-0.parquet").touch()
+    before = sorted(tmp_path.rglob("*"))
+    assert "part-0.parquet: not written by csrm score" in one_line(score("-", "--overwrite"))
+    assert before == sorted(tmp_path.rglob("*"))
+
+
+@pytest.mark.usefixtures("in_process")
+def test_paths_are_shown_as_they_are(score, tmp_path):
+    result = score("-", output=tmp_path / "[red] out")
+    assert result.exit_code == 0
+    assert result.stdout.splitlines()[-1].endswith(f"{tmp_path}/[red] out")
+
+
 def test_another_model_and_another_calibration_are_refused(score, tmp_path, in_process, model_folder):
     assert score("-").exit_code == 0
     other = shutil.copytree(model_folder, tmp_path / "other")
