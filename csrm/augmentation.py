@@ -1,97 +1,71 @@
 """Configurations built around labelled clauses: what makes a model obey its configuration instead of guessing.
 
 A labelled row says that a message violates (or keeps) a clause. Around it grow *counterfactual* configurations:
-its own clauses in, or out; other clauses, presumed not violated, beside them. The label follows from the set:
-a configuration is violated iff a violated clause is in it (arXiv 2605.30487, section on augmentation). Without
-them a model can reach .95 AUC on these rows and never read the configuration.
+its own clauses in, or out; other clauses, presumed not violated, beside them; the same clauses in other words; twins
+that allow what a clause forbids. The label follows from the set: a configuration is violated iff a violated clause is
+in it (arXiv 2605.30487, section on augmentation). Without them a model can reach .95 AUC on these rows and never
+read the configuration.
 
-Which clauses may stand beside a row as presumed not violated is a table over pairs of clauses, made once.
+Two kinds of cells carry no label and are only ranked: a row under a strict and a lenient wording of one clause
+(strictness pairs), and two replies to one history under the same configuration (preference pairs).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csrm.batch import Batch
+from csrm.clause_library import ClauseLibrary
 from csrm.configurations import Clause
-from csrm.labelled import LabelledRow
+from csrm.labelled import LabelledRow, PreferenceRow
 from csrm.permissions import permission
+from csrm.strictness import StrictnessPair, guideline
+from csrm.wording import mixed, restyle
 
-__all__ = ["Batch", "ClauseLibrary", "sample_batch"]
-
-# Text about these domains often violates the rules of its neighbour too: never presume otherwise.
-RELATED_DOMAINS = frozenset({frozenset({"social", "diasafety"})})
-
-# A clause counts as being about something else when its text is at most this similar (cosine).
-UNRELATED_ACROSS_DOMAINS = 0.4
-UNRELATED_WITHIN_DOMAIN = 0.2
+__all__ = ["Batch", "ClauseLibrary", "Recipe", "sample_batch"]
 
 
-class ClauseLibrary:
-    """The distinct clauses of a training set, and which may be presumed kept where another is violated."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """What is drawn around the rows of a batch."""
 
-    def __init__(self, rows: Sequence[LabelledRow], conduct_domains: frozenset[str] = frozenset({"rbr"})):
-        """Collect clauses.
+    num_configurations: int = 8
+    """K, cells per row."""
+    max_clauses: int = 16
+    """The most clauses in one configuration; sizes are drawn evenly on a logarithmic scale."""
+    num_extra_clauses: int = 24
+    """Clauses drawn from the library beside the rows' own, to stand in configurations as presumed kept."""
+    num_permissions: int = 16
+    """How many of the rows' own clauses get a twin that allows what they forbid."""
+    restyled_share: float = 0.5
+    """Share of the clauses that are put in other words."""
+    mixed_share: float = 0.1
+    """Share of the clauses that also allow something else."""
+    num_strictness: int = 8
+    """The most rows that are also ranked under a strict and a lenient guideline."""
 
-        Args:
-            rows: labelled rows.
-            conduct_domains: domains whose clauses speak of form ("must not apologise"): any text may violate
-                them, so they are used with their own labels only.
-        """
-        owners: dict[Clause, str] = {}
-        for row in rows:
-            for clause in row.clauses:
-                owners.setdefault(clause, row.domain)
-        self.clauses = list(owners)
-        self.domains = np.array(list(owners.values()))
-        self.index = {clause: number for number, clause in enumerate(self.clauses)}
-        self.is_presumable = ~np.isin(self.domains, list(conduct_domains))
-        self.is_unrelated = np.zeros((len(self.clauses), len(self.clauses)), dtype=bool)
-
-    def relate(self, similarity_CC: NDArray[np.float32]) -> None:
-        """Fill the table of unrelated clauses from cosine similarities of the clauses' texts, (C, C)."""
-        same_domain = self.domains[:, None] == self.domains[None, :]
-        related = np.zeros_like(same_domain)
-        for pair in RELATED_DOMAINS:
-            inside = np.isin(self.domains, list(pair))
-            related = related | (inside[:, None] & inside[None, :] & ~same_domain)
-        limit = np.where(same_domain, UNRELATED_WITHIN_DOMAIN, UNRELATED_ACROSS_DOMAINS)
-        categories = np.array([clause.category for clause in self.clauses])
-        same_category = categories[:, None] == categories[None, :]
-        unrelated = (similarity_CC < limit) & ~related & ~same_category & self.is_presumable[None, :]
-        self.is_unrelated = np.asarray(unrelated, dtype=bool)
-
-    def presumed_kept(self, row: LabelledRow) -> NDArray[np.bool_]:
-        """(C,) clauses that the row's message is presumed not to violate."""
-        own = [self.index[clause] for clause in row.clauses]
-        return np.asarray(self.is_unrelated[own].all(axis=0))
-
-
-@dataclass(slots=True)
-class Batch:
-    """Rows with their cells: K configurations per row over clauses numbered within the batch."""
-
-    rows: list[LabelledRow]
-    clauses: list[Clause]
-    """Distinct clauses of the batch."""
-    index_RKM: NDArray[np.int64]
-    """Clauses of each row's configurations, padded with len(clauses)."""
-    complies_RK: NDArray[np.bool_]
-    """Label of each cell."""
+    def __post_init__(self) -> None:
+        if min(self.num_configurations, self.max_clauses) < 1:
+            raise ValueError(f"num_configurations and max_clauses must be at least 1, got {self}")
+        if self.num_strictness and self.num_configurations < 3:
+            raise ValueError(f"strictness pairs take two of the configurations: num_configurations >= 3, got {self}")
+        if not 0 <= self.restyled_share + self.mixed_share <= 1:
+            raise ValueError(f"restyled_share and mixed_share must be shares of all clauses, got {self}")
 
 
 def sample_batch(
     rows: Sequence[LabelledRow],
     library: ClauseLibrary,
     rng: np.random.Generator,
+    recipe: Recipe = Recipe(),
     *,
-    num_configurations: int = 8,
-    num_extra_clauses: int = 24,
-    num_permissions: int = 16,
-    max_clauses: int = 6,
+    preferences: Sequence[PreferenceRow] = (),
+    strictness: Sequence[StrictnessPair] = (),
 ) -> Batch:
     """Draw configurations around each row.
 
@@ -102,36 +76,141 @@ def sample_batch(
         rows: labelled rows of the library.
         library: clauses, with `relate` done.
         rng: source of randomness; the batch is a function of its state.
-        num_configurations: K, cells per row.
-        num_extra_clauses: clauses drawn from the library beside the rows' own.
-        num_permissions: how many of the rows' own clauses get a twin that allows what they forbid; it stands in
-            their place in some of the configurations without them.
-        max_clauses: the most clauses in one configuration.
+        recipe: what to draw.
+        preferences: pairs of replies to rank beside the rows.
+        strictness: pairs of guidelines to rank matching rows under.
     """
-    own = sorted({library.index[clause] for row in rows for clause in row.clauses})
-    extra = rng.choice(np.flatnonzero(library.is_presumable), size=num_extra_clauses)
-    pool = np.array(sorted({*own, *extra.tolist()}))
-    position = {number: place for place, number in enumerate(pool.tolist())}
-    allowed = rng.choice(own, size=min(num_permissions, len(own)), replace=False).tolist()
-    clauses = [library.clauses[number] for number in pool]
-    clauses += [permission(library.clauses[number], rng) for number in allowed]
-    twin = {number: len(pool) + place for place, number in enumerate(allowed)}
-    index = np.full((len(rows), num_configurations, max_clauses), len(clauses))
-    complies = np.ones((len(rows), num_configurations), dtype=bool)
-    for r, row in enumerate(rows):
-        numbers = [library.index[clause] for clause in row.clauses]
-        known = np.array([position[number] for number in numbers])
-        choice = _Choice(
-            bad=known[list(row.violated)],
-            good=known[[not label for label in row.violated]],
-            allowed=np.array([twin[number] for number in numbers if number in twin], dtype=np.int64),
-            other=np.flatnonzero(library.presumed_kept(row)[pool]),
+    drawn = _Drawing(library, rng, recipe, rows)
+    cells = [drawn.configurations(row) for row in rows]
+    complies = np.array([drawn.labels(row, own) for row, own in zip(rows, cells, strict=True)])
+    strictness_P2 = drawn.strictness_cells(rows, cells, strictness)
+    replies, shared = drawn.preference_cells(preferences)
+    index = drawn.index([*cells, *shared])
+    unknown = np.zeros(index.shape[:2], dtype=bool)
+    unknown[len(rows) :] = True
+    unknown.reshape(-1)[strictness_P2.ravel()] = True
+    first = np.arange(len(rows), len(index), 2)[:, None] * recipe.num_configurations
+    chosen = (first + np.arange(recipe.num_configurations)).ravel()
+    return Batch(
+        rows=[*rows, *replies],
+        clauses=drawn.clauses,
+        index_RKM=index,
+        complies_RK=np.concatenate([complies, np.zeros((len(replies), recipe.num_configurations), dtype=bool)]),
+        unknown_RK=unknown,
+        strictness_P2=strictness_P2,
+        preference_P2=np.stack([chosen, chosen + recipe.num_configurations], axis=1),
+    )
+
+
+class _Drawing:
+    """The clauses of one batch and the dice that are cast over them. Places are numbers within the batch."""
+
+    def __init__(
+        self, library: ClauseLibrary, rng: np.random.Generator, recipe: Recipe, rows: Sequence[LabelledRow]
+    ) -> None:
+        self.library, self.rng, self.recipe = library, rng, recipe
+        own = sorted({library.index[clause] for row in rows for clause in row.clauses})
+        extra = rng.choice(np.flatnonzero(library.is_presumable), size=recipe.num_extra_clauses)
+        self.pool = np.array(sorted({*own, *extra.tolist()}))
+        self.place = {number: place for place, number in enumerate(self.pool.tolist())}
+        self.clauses = [self._in_some_words(int(number)) for number in self.pool]
+        allowed = rng.choice(own, size=min(recipe.num_permissions, len(own)), replace=False).tolist()
+        self.twin = {number: self.add(permission(library.clauses[number], rng)) for number in allowed}
+
+    def add(self, clause: Clause) -> int:
+        """Append a clause; returns its place."""
+        self.clauses.append(clause)
+        return len(self.clauses) - 1
+
+    def _in_some_words(self, number: int) -> Clause:
+        clause, dice = self.library.clauses[number], self.rng.random()
+        if dice < self.recipe.restyled_share:
+            return restyle(clause, self.rng)
+        if dice < self.recipe.restyled_share + self.recipe.mixed_share:
+            unrelated = np.flatnonzero(self.library.is_unrelated[number])
+            if len(unrelated):
+                return mixed(clause, self.library.clauses[int(self.rng.choice(unrelated))], self.rng)
+        return clause
+
+    def configurations(self, row: LabelledRow) -> list[NDArray[np.int64]]:
+        """K configurations around a row, the even ones with a violated clause if it has one."""
+        choice = self._choice(row)
+        return [choice.draw(self.rng, self._size(), with_bad=k % 2 == 0) for k in range(self.recipe.num_configurations)]
+
+    def labels(self, row: LabelledRow, cells: Sequence[NDArray[np.int64]]) -> list[bool]:
+        """A cell complies iff no clause that the row violates is in it."""
+        bad = self._choice(row).bad
+        return [not np.isin(members, bad).any() for members in cells]
+
+    def strictness_cells(
+        self, rows: Sequence[LabelledRow], cells: list[list[NDArray[np.int64]]], pairs: Sequence[StrictnessPair]
+    ) -> NDArray[np.int64]:
+        """Put a lenient and a strict guideline into the last two cells of some violating rows.
+
+        Returns:
+            (lenient, strict) cell numbers, (P, 2).
+        """
+        found: list[tuple[int, int]] = []
+        for r in self.rng.permutation(len(rows)).tolist() if pairs else []:
+            fitting = _fitting(rows[r], pairs)
+            if not fitting or len(found) == self.recipe.num_strictness:
+                continue
+            pair = fitting[int(self.rng.integers(len(fitting)))]
+            other = self._choice(rows[r]).other
+            beside = self.rng.choice(other, size=min(len(other), self._size() - 1), replace=False)
+            for place, num_forbidden in ((-2, pair.lenient), (-1, pair.strict)):
+                cells[r][place] = np.append(beside, self.add(guideline(pair.ladder, num_forbidden, self.rng)))
+            last = (r + 1) * self.recipe.num_configurations
+            found.append((last - 2, last - 1))
+        return np.array(found, np.int64).reshape(-1, 2)
+
+    def preference_cells(
+        self, preferences: Sequence[PreferenceRow]
+    ) -> tuple[list[LabelledRow], list[list[NDArray[np.int64]]]]:
+        """Rows of replies, chosen and rejected in turn, and the broad configurations that each two share."""
+        general = np.flatnonzero(self.library.is_general[self.pool])
+        general = general if len(general) else np.arange(len(self.pool))
+        size = min(len(general), self.recipe.max_clauses)
+        rows: list[LabelledRow] = []
+        cells: list[list[NDArray[np.int64]]] = []
+        for preference in preferences:
+            shared = [
+                self.rng.choice(general, size=int(self.rng.integers(max(1, size // 2), size + 1)), replace=False)
+                for _ in range(self.recipe.num_configurations)
+            ]
+            for reply in preference.replies():
+                rows.append(LabelledRow(id=preference.id, domain="", conversation=reply, clauses=(), violated=()))
+                cells.append(shared)
+        return rows, cells
+
+    def index(self, cells: Sequence[Sequence[NDArray[np.int64]]]) -> NDArray[np.int64]:
+        """(R, K, M) clause places, padded with the number of clauses."""
+        longest = max(len(members) for own in cells for members in own)
+        index = np.full((len(cells), self.recipe.num_configurations, longest), len(self.clauses))
+        for r, own in enumerate(cells):
+            for k, members in enumerate(own):
+                index[r, k, : len(members)] = members
+        return index
+
+    def _size(self) -> int:
+        return int(math.exp(self.rng.uniform(0, math.log(self.recipe.max_clauses + 1))))
+
+    def _choice(self, row: LabelledRow) -> _Choice:
+        numbers = self.library.numbers(row).tolist()
+        known = np.array([self.place[number] for number in numbers], dtype=np.int64)
+        violated = np.array(row.violated, dtype=bool)
+        return _Choice(
+            bad=known[violated],
+            good=known[~violated],
+            allowed=np.array([self.twin[number] for number in numbers if number in self.twin], dtype=np.int64),
+            other=np.flatnonzero(self.library.presumed_kept(row)[self.pool]),
         )
-        for k in range(num_configurations):
-            members = choice.draw(rng, int(rng.integers(1, max_clauses + 1)), with_bad=k % 2 == 0)
-            index[r, k, : len(members)] = members
-            complies[r, k] = not np.isin(members, choice.bad).any()
-    return Batch(list(rows), clauses, index, complies)
+
+
+def _fitting(row: LabelledRow, pairs: Sequence[StrictnessPair]) -> list[StrictnessPair]:
+    """Pairs about something that the row violates."""
+    broken = [clause.category for clause, violated in zip(row.clauses, row.violated, strict=True) if violated]
+    return [pair for pair in pairs if any(pair.ladder.matches(category) for category in broken)]
 
 
 @dataclass(slots=True)

@@ -11,19 +11,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csrm.augmentation import Batch
+from csrm.batch import Batch, Tokens, split_long_clauses
 from csrm.model import CSRM, Encoded, Policies
 
-__all__ = ["batch_reward", "cell_logits"]
+__all__ = ["batch_reward", "cell_logits", "tokens_reward"]
 
 
 def batch_reward(model: CSRM, batch: Batch) -> tuple[Tensor, int]:
-    """Rewards of a batch's cells (R, K), float32 with gradients, and the number of tokens read.
+    """Rewards of a batch's cells (R, K), float32 with gradients, and the number of tokens read."""
+    batch = split_long_clauses(batch, model.encoder)
+    tokens = Tokens.of(batch, model.encoder)
+    return tokens_reward(model, tokens, batch.index_RKM), tokens.num_tokens
+
+
+def tokens_reward(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> Tensor:
+    """Rewards of the cells of a tokenised batch (R, K), float32 with gradients.
 
     Each row has configurations of its own, so clause logits are gathered row by row instead of by `soft_or`'s
     table; probes run on the rows' own configurations.
+
+    Args:
+        model: the model.
+        tokens: of conversations and clauses.
+        index_RKM: clauses of each row's configurations, padded with the number of clauses.
     """
-    encoded = model.encoder.encode([row.conversation for row in batch.rows])
+    encoded = tokens.conversations
     windows = encoded.windows()
     order = np.argsort(encoded.window_lengths, kind="stable")
     conversations = model.encode_windows(
@@ -31,18 +43,18 @@ def batch_reward(model: CSRM, batch: Batch) -> tuple[Tensor, int]:
         encoded.judged_starts[order].tolist(),
         keep_keys=model.layout.num_probes > 0,
     )
-    blocks = model.encoder.encode_clauses([clause.text for clause in batch.clauses])
+    blocks = tokens.clauses
     clause_order = sorted(range(len(blocks)), key=lambda c: len(blocks[c]))
     place = np.empty(len(blocks) + 1, dtype=np.int64)
     place[[*clause_order, len(blocks)]] = np.arange(len(blocks) + 1)
     clauses = model.encode_clauses([blocks[c] for c in clause_order], keep_keys=model.layout.num_probes > 0)
 
-    row_of_window = np.repeat(np.arange(len(batch.rows)), encoded.windows_per_record)[order]
-    logits_WK = cell_logits(model, conversations, clauses, place[batch.index_RKM[row_of_window]])
+    row_of_window = np.repeat(np.arange(len(index_RKM)), encoded.windows_per_record)[order]
+    logits_WK = cell_logits(model, conversations, clauses, place[index_RKM[row_of_window]])
     rows_W = torch.from_numpy(row_of_window).to(model.device)
-    worst_RK = logits_WK.new_full((len(batch.rows), logits_WK.shape[1]), -torch.inf)
+    worst_RK = logits_WK.new_full((len(index_RKM), logits_WK.shape[1]), -torch.inf)
     worst_RK = worst_RK.scatter_reduce(0, rows_W.unsqueeze(1).expand_as(logits_WK), logits_WK, "amax")
-    return -worst_RK, conversations.blocks.num_tokens + clauses.blocks.num_tokens
+    return -worst_RK
 
 
 def cell_logits(model: CSRM, windows: Encoded, clauses: Encoded, index_WKM: NDArray[np.int64]) -> Tensor:
@@ -57,5 +69,5 @@ def cell_logits(model: CSRM, windows: Encoded, clauses: Encoded, index_WKM: NDAr
     num_clauses = len(clauses.blocks.lengths)
     members = [[c for c in cell if c < num_clauses] for cell in index_WKM.reshape(-1, index_WKM.shape[2]).tolist()]
     policies = Policies.over(clauses.blocks, members, [[]] * len(members), model.device, for_probes=True)
-    probe_WK: Tensor = model.probe_evidence(model.probe(windows, clauses, policies, shared=False))
-    return logits_WK + probe_WK
+    combined_WK: Tensor = model.probe_evidence(logits_WK, model.probe(windows, clauses, policies, shared=False))
+    return combined_WK

@@ -2,7 +2,7 @@
 
 model.safetensors (or shards)   weights, `backbone.*` and the evidence heads
 config.json                     the backbone's Hugging Face configuration
-csrm.json                       layout, calibration, fingerprint, facts of training
+csrm.json                       layout, calibration (common and per configuration), fingerprint, facts of training
 tokenizer.json, …               the tokenizer
 """
 
@@ -10,25 +10,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict
+import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
-from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
 
 from csrm.calibration import Calibration
 from csrm.encoding import Encoder, Limits, load_tokenizer
 from csrm.errors import CheckpointError
 from csrm.model import CSRM, Layout
+from csrm.verbalizer import QUESTION, token_ids
 
 __all__ = [
     "EMBEDDED_MODEL",
     "from_backbone",
+    "from_language_model",
     "load",
     "load_encoder",
+    "recalibrate",
     "resolve_device",
     "resolve_dtype",
     "save",
@@ -38,6 +42,8 @@ EMBEDDED_MODEL = Path(__file__).parent / "models" / "csrm-mini"
 """The model that ships inside the package."""
 
 FORMAT = 1
+NEAR_SILENCE = -8.0
+"""Log-odds of violation that an untrained clause starts with beside a verbalizer."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -58,7 +64,7 @@ def load(folder: str | Path | None, *, dtype: str = "auto", device: str = "auto"
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"{path}: weights do not fit csrm.json: {str(error).splitlines()[-1].strip()}") from None
-    model.calibration = Calibration(**facts["calibration"])
+    model.calibration = read_calibration(facts, path)
     model.facts = facts["facts"]
     model.fingerprint = facts["fingerprint"]
     return model.to(target, resolve_dtype(dtype, target)).eval()
@@ -77,11 +83,48 @@ def save(model: CSRM, folder: str | Path, *, max_shard_size: str = "5GB") -> Non
         "format": FORMAT,
         "name": model.name,
         "layout": asdict(model.layout),
-        "calibration": asdict(model.calibration),
+        "calibration": model.calibration.to_json(),
         "fingerprint": model.fingerprint,
         "facts": model.facts,
     }
-    (path / "csrm.json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    _write_json(path, facts)
+
+
+def recalibrate(source: str | Path | None, target: str | Path, calibration: Calibration) -> None:
+    """Write a model folder anew with another calibration; every other byte of its files stays as it is.
+
+    Args:
+        source: a model folder (None: the embedded model).
+        target: another folder, or `source` itself, whose `csrm.json` alone is then replaced.
+        calibration: what takes the place of the model's own.
+
+    Raises:
+        CheckpointError: the target holds another model, or `source` is none.
+    """
+    path, target = _existing(source), Path(target)
+    facts = _read_json(path)
+    if (target / "csrm.json").is_file() and _read_json(target)["fingerprint"] != facts["fingerprint"]:
+        raise CheckpointError(f"{target}: holds another model; choose a new folder")
+    target.mkdir(parents=True, exist_ok=True)
+    if target.resolve() != path.resolve():
+        for file in path.iterdir():
+            if file.is_file() and file.name != "csrm.json":
+                shutil.copyfile(file, target / file.name)
+    _write_json(target, facts | {"calibration": calibration.to_json()})
+
+
+def read_calibration(facts: dict[str, Any], path: Path) -> Calibration:
+    """The calibration in the facts of `csrm.json`.
+
+    Raises:
+        CheckpointError: it is none.
+    """
+    try:
+        return Calibration.from_json(facts["calibration"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path / 'csrm.json'}: unreadable calibration ({error!r}); copy the model folder again"
+        ) from None
 
 
 def from_backbone(folder: str | Path, layout: Layout, *, name: str = "csrm", device: str = "auto") -> CSRM:
@@ -91,6 +134,32 @@ def from_backbone(folder: str | Path, layout: Layout, *, name: str = "csrm", dev
     limits = Limits(max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens)
     model = CSRM(backbone, Encoder(load_tokenizer(folder), limits), layout, name=name)
     _share_segments(backbone)
+    return model.to(resolve_device(device))
+
+
+def from_language_model(folder: str | Path, layout: Layout, *, name: str = "csrm", device: str = "auto") -> CSRM:
+    """A CSRM that reads its verdict off a decoder's own language-model head, before any training (float32).
+
+    Its probes are the words of a question; the first word of the answer is the verdict. Clause evidence is new and
+    starts near silence, so that training adds it.
+
+    Raises:
+        CheckpointError: the tokenizer cannot tell the verdicts apart, or the backbone is no decoder.
+    """
+    language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    tokenizer = load_tokenizer(folder)
+    safe, unsafe = token_ids(tokenizer)
+    question = torch.tensor(tokenizer(QUESTION, add_special_tokens=False)["input_ids"])
+    layout = replace(layout, num_probes=len(question), verbalizer=(len(safe), len(unsafe)))
+    limits = Limits(max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens)
+    model = CSRM(language_model.base_model, Encoder(tokenizer, limits), layout, name=name)
+    if not model.is_causal:
+        raise CheckpointError(f"{folder}: a verbalizer needs a decoder; use the linear read-out")
+    with torch.no_grad():
+        head: torch.Tensor = language_model.get_output_embeddings().weight
+        model.probe_tokens.copy_(model.backbone.get_input_embeddings()(question))
+        model.get_submodule("probe_evidence.head").weight.copy_(head[[*safe, *unsafe]])  # type: ignore[operator]
+        model.clause_evidence.output.bias.fill_(NEAR_SILENCE)
     return model.to(resolve_device(device))
 
 
@@ -134,6 +203,13 @@ def _read_json(path: Path) -> dict[str, Any]:
     except (json.JSONDecodeError, KeyError) as error:
         raise CheckpointError(f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again") from None
     return facts
+
+
+def _write_json(path: Path, facts: dict[str, Any]) -> None:
+    """Replace `csrm.json` as a whole: a reader finds the old one or the new one."""
+    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
+    (path / "csrm.json.tmp").write_text(text, encoding="utf-8")
+    (path / "csrm.json.tmp").replace(path / "csrm.json")
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -65,6 +65,8 @@ class Columns:
     chunks: list[Chunk]
     origin: list[NDArray[np.int32]]
     """For each configuration, the clause each of its blocks was split from."""
+    fingerprints: list[str] | None = None
+    """Of the configurations, which may have calibrations of their own; None: all go through the common one."""
 
     @property
     def num_clause_blocks(self) -> int:
@@ -144,7 +146,8 @@ def prepare(model: CSRM, configurations: Sequence[Configuration], *, column_toke
         members = [[place[text] for text in pieces[n][0]] for n in group]
         contexts = [[place[text] for text in pieces[n][1]] for n in group]
         chunks.append(make_chunk(model, group, [blocks[text] for text in chosen], members, contexts, encode=keep))
-    return Columns(len(configurations), chunks, [origin for _, _, origin in pieces])
+    fingerprints = [configuration.fingerprint for configuration in configurations]
+    return Columns(len(configurations), chunks, [origin for _, _, origin in pieces], fingerprints)
 
 
 def make_chunk(
@@ -197,7 +200,7 @@ def score_encoded(
     reward, positions_RN = _worst_window(violation[distinct_W], worst[distinct_W], encoded.windows_per_record)
     return Scores(
         reward=reward,
-        p_safe=model.calibration.p_safe(reward),
+        p_safe=model.calibration.p_safe(reward, columns.fingerprints),
         worst_clause=_original_clauses(positions_RN, columns.origin) if explain else None,
     )
 

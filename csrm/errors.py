@@ -4,12 +4,13 @@ CSRMError                   anything a user can mend
 ├── ConfigurationError      a safety configuration cannot be read
 ├── RecordError             a record is not a conversation that can be judged
 ├── InputError              an input file or folder is missing or unreadable
-└── CheckpointError         a model folder is incomplete or of another kind
+├── CheckpointError         a model folder is incomplete or of another kind
+└── EndpointError           a chat endpoint is named wrongly or refuses us
 
 Every message is one line that names the file (or row) and says what to do.
 """
 
-__all__ = ["CSRMError", "CheckpointError", "ConfigurationError", "InputError", "RecordError"]
+__all__ = ["CSRMError", "CheckpointError", "ConfigurationError", "EndpointError", "InputError", "RecordError"]
 
 
 class CSRMError(Exception):
@@ -30,3 +31,7 @@ class InputError(CSRMError):
 
 class CheckpointError(CSRMError):
     """A model folder is incomplete, or holds something that is not a CSRM."""
+
+
+class EndpointError(CSRMError):
+    """A chat endpoint is named wrongly, or refuses us for good."""

@@ -1,209 +1,221 @@
-"""Held-out evaluation: what a model makes of rows it never saw, beside a baseline that never reads the rules.
+"""Held-out evaluation: figures of a model on rows it never saw, beside baselines that never read the rules.
 
-Suites return plain dictionaries of figures. Nothing here trains, tunes or chooses anything.
+Returns plain dictionaries: a figure under its name, its 95 % interval under `<name>_95`, what trivial models get under
+`<name>_if_all_violate` and the like, what a model without configurations gets under `<name>_blind`. Nothing here
+trains, tunes or chooses anything.
+
+Shape letters: R judged cells, B resamples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from csrm.augmentation import Batch
-from csrm.cells import batch_reward
-from csrm.configurations import Clause, Configuration
-from csrm.labelled import BinaryRow, LabelledRow
-from csrm.metrics import auroc, average_precision, brier, expected_calibration_error, f1
-from csrm.model import CSRM
-from csrm.training import mixed_precision
+from csrm.blind_baseline import BlindBaseline
+from csrm.bootstrap import Measure, cluster_numbers, estimate
+from csrm.evaluation_cells import Cells, any_clause_cells, counterfactual_cells, own_cells, sample
+from csrm.labelled import LabelledRow
+from csrm.metrics import (
+    auroc,
+    average_precision,
+    brier,
+    expected_calibration_error,
+    f1,
+    pairwise_accuracy,
+    weighted_mean,
+)
+from csrm.smooth_ece import smooth_ece
+
+if TYPE_CHECKING:
+    from csrm.messages import Message
+    from csrm.model import CSRM
 
 __all__ = [
+    "NO_INTERVALS",
     "BlindBaseline",
     "Cells",
-    "binary",
+    "Resampling",
+    "any_clause_cells",
     "counterfactual_cells",
     "evaluate_cells",
+    "judgement_figures",
     "own_cells",
     "per_clause",
+    "per_clause_figures",
+    "preference_figures",
     "sample",
 ]
 
-
-class Cells:
-    """Cells to judge: for each, a row, the clauses of its configuration, and whether the row complies."""
-
-    def __init__(self) -> None:
-        self.rows: list[LabelledRow] = []
-        self.clauses: list[list[Clause]] = []
-        self.complies: list[bool] = []
-
-    def add(self, row: LabelledRow, clauses: Sequence[Clause], complies: bool) -> None:
-        """Add one cell."""
-        self.rows.append(row)
-        self.clauses.append(list(clauses))
-        self.complies.append(complies)
-
-    def rewards(self, model: CSRM, *, batch_rows: int = 64) -> NDArray[np.float32]:
-        """Rewards of all cells, (num_cells,)."""
-        order = sorted(range(len(self.rows)), key=lambda i: sum(len(m.content) for m in self.rows[i].conversation))
-        rewards = np.empty(len(order), np.float32)
-        for start in range(0, len(order), batch_rows):
-            chosen = order[start : start + batch_rows]
-            with torch.inference_mode(), mixed_precision(model.device):
-                reward_RK, _ = batch_reward(model, self._batch(chosen))
-            rewards[chosen] = reward_RK[:, 0].float().cpu().numpy()
-        return rewards
-
-    def _batch(self, chosen: Sequence[int]) -> Batch:
-        clauses = list(dict.fromkeys(clause for i in chosen for clause in self.clauses[i]))
-        number = {clause: n for n, clause in enumerate(clauses)}
-        longest = max(len(self.clauses[i]) for i in chosen)
-        index = np.full((len(chosen), 1, longest), len(clauses))
-        for r, i in enumerate(chosen):
-            index[r, 0, : len(self.clauses[i])] = [number[clause] for clause in self.clauses[i]]
-        complies = np.array([[self.complies[i]] for i in chosen])
-        return Batch([self.rows[i] for i in chosen], clauses, index, complies)
+Floats = NDArray[np.floating]
+Bools = NDArray[np.bool_]
+Figures = dict[str, Any]
 
 
-def counterfactual_cells(
-    rows: Sequence[LabelledRow], rng: np.random.Generator, *, num_others: int = 3, same_domain: bool = False
-) -> Cells:
-    """Cells that cannot be judged without reading the configuration; half of them hold a violated clause.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resampling:
+    """How intervals are made."""
 
-    Every violating row appears with its own clause (violates) and, as often, a counterpart that complies: in turn
-    the same row with its clause left out, and a row that keeps its own clause. Beside it stand clauses of other
-    categories, from other domains (or, if `same_domain`, from the row's own: harder, and with label noise where
-    rules overlap).
-    """
-    by_domain: dict[str, list[Clause]] = {}
-    for row in rows:
-        by_domain.setdefault(row.domain, []).extend(row.clauses)
-    pools = {domain: list(dict.fromkeys(clauses)) for domain, clauses in by_domain.items()}
-    cells = Cells()
-    keeping = [row for row in rows if not row.violated[0]]
-    breaking = [row for row in rows if row.violated[0]]
-    for number, row in enumerate(breaking):
-        cells.add(row, [row.clauses[0], *_others(row, pools, rng, num_others, same_domain)], complies=False)
-        if number % 2:
-            cells.add(row, _others(row, pools, rng, num_others + 1, same_domain), complies=True)
-        else:
-            kept = keeping[int(rng.integers(len(keeping)))]
-            cells.add(kept, [kept.clauses[0], *_others(kept, pools, rng, num_others, same_domain)], complies=True)
-    return cells
+    num_resamples: int = 0
+    """Bootstrap resamples; 0 leaves intervals out."""
+    by: Literal["row", "prompt"] = "row"
+    """What is drawn: single rows with all their cells, or all rows that answer the same prompt."""
+    seed: int = 0
+    """Of the resamples."""
+
+    def estimate(self, measures: dict[str, Measure], rows: Sequence[LabelledRow]) -> Figures:
+        """Figures and their intervals; see `csrm.bootstrap.estimate`."""
+        keys = [id(row) if self.by == "row" else _prompt(row.conversation) for row in rows]
+        return dict(estimate(measures, cluster_numbers(keys), num_resamples=self.num_resamples, seed=self.seed))
 
 
-def _others(
-    row: LabelledRow, pools: dict[str, list[Clause]], rng: np.random.Generator, number: int, same_domain: bool
-) -> list[Clause]:
-    """Clauses of other categories, all from other domains or all from the row's own."""
-    own = {clause.category for clause in row.clauses}
-    pool = [
-        clause
-        for domain, clauses in pools.items()
-        if (domain == row.domain) == same_domain
-        for clause in clauses
-        if clause.category not in own
-    ]
-    return [pool[i] for i in rng.choice(len(pool), size=min(number, len(pool)), replace=False)]
+NO_INTERVALS = Resampling()
 
 
-def sample(rows: Sequence[LabelledRow], number: int, rng: np.random.Generator) -> list[LabelledRow]:
-    """At most `number` of the rows, drawn without replacement."""
-    return [rows[i] for i in rng.choice(len(rows), size=min(number, len(rows)), replace=False)]
-
-
-def own_cells(rows: Sequence[LabelledRow]) -> Cells:
-    """Each row under each of its own clauses alone."""
-    cells = Cells()
-    for row in rows:
-        for clause, violated in zip(row.clauses, row.violated, strict=True):
-            cells.add(row, [clause], complies=not violated)
-    return cells
-
-
-def evaluate_cells(model: CSRM, cells: Cells, blind: BlindBaseline | None = None) -> dict[str, float]:
-    """AUROC of violation, calibration and both F1s; beside them the AUROC of a model that reads no configuration."""
+def evaluate_cells(
+    model: CSRM, cells: Cells, blind: BlindBaseline | None = None, *, resampling: Resampling = NO_INTERVALS
+) -> Figures:
+    """Score cells under their configurations and measure; see `judgement_figures`."""
     reward = cells.rewards(model)
-    violates = ~np.array(cells.complies)
-    p_safe = model.calibration.p_safe(reward)
-    figures = {
-        "num_cells": float(len(reward)),
-        "auroc": auroc(-reward, violates),
-        "average_precision": average_precision(-reward, violates),
-        "f1_violating": f1(p_safe < 0.5, violates),
-        "f1_complying": f1(p_safe >= 0.5, ~violates),
-        "ece": expected_calibration_error(p_safe, ~violates),
-        "brier": brier(p_safe, ~violates),
+    blind_R = None if blind is None else blind.score(model, cells.rows)
+    return judgement_figures(
+        reward, model.calibration.p_safe(reward), cells.violates, cells.rows, blind=blind_R, resampling=resampling
+    )
+
+
+def judgement_figures(
+    reward: Floats,
+    p_safe: Floats,
+    violates: Bools,
+    rows: Sequence[LabelledRow],
+    *,
+    threshold: float = 0.5,
+    blind: Floats | None = None,
+    resampling: Resampling = NO_INTERVALS,
+) -> Figures:
+    """Ranking, verdicts and calibration of judged cells, beside what trivial models get.
+
+    Args:
+        reward: (R,) log-odds of compliance.
+        p_safe: (R,) calibrated probabilities.
+        violates: (R,) labels.
+        rows: (R,) the row of each cell; cells of a row (or of its prompt) are resampled together.
+        threshold: p_safe below it is a violation.
+        blind: (R,) log-odds of violation by a model that reads no configuration.
+        resampling: of the intervals.
+    """
+    predicted = p_safe < threshold
+    measures: dict[str, Measure] = {
+        "auroc": partial(auroc, -reward, violates),
+        "auprc": partial(average_precision, -reward, violates),
+        "auprc_complying": partial(average_precision, reward, ~violates),
+        "f1_violating": partial(f1, predicted, violates),
+        "f1_complying": partial(f1, ~predicted, ~violates),
+        "smece": partial(smooth_ece, p_safe, ~violates),
+        "ece": partial(expected_calibration_error, p_safe, ~violates),
+        "brier": partial(brier, p_safe, ~violates),
     }
     if blind is not None:
-        figures["auroc_blind"] = auroc(blind.score(model, cells.rows), violates)
-    return figures
+        measures |= {
+            "auroc_blind": partial(auroc, blind, violates),
+            "auprc_blind": partial(average_precision, blind, violates),
+            "f1_violating_blind": partial(f1, blind > 0, violates),
+            "f1_complying_blind": partial(f1, blind <= 0, ~violates),
+        }
+    everything, share = np.ones_like(violates), float(violates.mean())
+    return {
+        "num_rows": len({id(row) for row in rows}),
+        "num_cells": len(reward),
+        "share_violating": share,
+        **resampling.estimate(measures, rows),
+        "f1_violating_if_all_violate": float(f1(everything, violates)),
+        "f1_complying_if_all_comply": float(f1(everything, ~violates)),
+        "brier_if_constant": share * (1 - share),
+    }
+
+
+def preference_figures(
+    margin: Floats, rows: Sequence[LabelledRow], *, blind: Floats | None = None, resampling: Resampling = NO_INTERVALS
+) -> Figures:
+    """How often, and by how much, the chosen reply has the larger reward.
+
+    Args:
+        margin: (R,) reward of the chosen reply minus that of the rejected one.
+        rows: (R,) one of the two, for its prompt.
+        blind: (R,) the same margin of a model that reads no configuration.
+        resampling: of the intervals.
+    """
+    measures: dict[str, Measure] = {
+        "pairwise_accuracy": partial(pairwise_accuracy, margin),
+        "mean_margin": partial(weighted_mean, margin),
+    }
+    if blind is not None:
+        measures["pairwise_accuracy_blind"] = partial(pairwise_accuracy, blind)
+    return {"num_rows": len(margin), **resampling.estimate(measures, rows)}
 
 
 def per_clause(model: CSRM, rows: Sequence[LabelledRow]) -> dict[str, float]:
     """AUROC of each clause over the rows where its label is known; clauses with one class only are left out."""
     cells = own_cells(rows)
-    reward, violates = cells.rewards(model), ~np.array(cells.complies)
-    categories = np.array([clauses[0].category for clauses in cells.clauses])
-    figures = {}
-    for category in sorted(set(categories)):
-        mask = categories == category
-        if violates[mask].any() and not violates[mask].all():
-            figures[category] = auroc(-reward[mask], violates[mask])
-    return figures
+    return {name: float(measure(None)) for name, measure in _by_category(cells, cells.rewards(model)).items()}
 
 
-def binary(model: CSRM, rows: Sequence[BinaryRow], configuration: Configuration) -> dict[str, float]:
-    """Harmful or not, judged by one general configuration: AUROC and F1 of both classes at the threshold."""
-    matrix = model.score([[message._asdict() for message in row.conversation] for row in rows], [configuration])
-    harmful, predicted = np.array([row.harmful for row in rows]), matrix.violates[:, 0]
+def per_clause_figures(
+    model: CSRM,
+    rows: Sequence[LabelledRow],
+    blind: BlindBaseline | None = None,
+    *,
+    resampling: Resampling = NO_INTERVALS,
+) -> Figures:
+    """Mean AUROC over clauses with its interval, that of a model that reads none, and every clause's own."""
+    cells = own_cells(rows)
+    measures = {"mean_auroc": _by_category(cells, cells.rewards(model))}
+    by_category = {name: float(measure(None)) for name, measure in measures["mean_auroc"].items()}
+    if blind is not None:
+        measures["mean_auroc_blind"] = _by_category(cells, -blind.score(model, cells.rows))
+    means: dict[str, Measure] = {name: _mean_of(list(parts.values())) for name, parts in measures.items()}
+    figures = resampling.estimate(means, cells.rows) if by_category else {"mean_auroc": float("nan")}
     return {
-        "num_rows": float(len(rows)),
-        "auroc": auroc(-matrix.reward[:, 0], harmful),
-        "f1_violating": f1(predicted, harmful),
-        "f1_complying": f1(~predicted, ~harmful),
-        "f1_violating_if_all_violate": f1(np.ones_like(harmful), harmful),
+        "num_rows": len(rows),
+        "num_cells": len(cells.rows),
+        "num_clauses": len(by_category),
+        **figures,
+        "by_clause": by_category,
     }
 
 
-class BlindBaseline:
-    """Logistic regression on a text's pooled vector: how far one gets without ever reading the configuration."""
+def _by_category(cells: Cells, reward: Floats) -> dict[str, Measure]:
+    """The AUROC of each category with both classes, as measures over all cells."""
+    categories = np.array([clauses[0].category for clauses in cells.clauses])
+    violates, measures = cells.violates, {}
+    for category in sorted(set(categories.tolist())):
+        mask = categories == category
+        if violates[mask].any() and not violates[mask].all():
+            measures[category] = _restricted(partial(auroc, -reward[mask], violates[mask]), mask)
+    return measures
 
-    def __init__(self, model: CSRM, rows: Sequence[LabelledRow], *, l2: float = 1e-3, num_steps: int = 50):
-        """Fit on rows labelled by whether they violate any of their own clauses, by L-BFGS."""
-        features = self._features(model, rows)
-        violates = torch.tensor([any(row.violated) for row in rows], dtype=torch.float32)
-        self.linear = torch.nn.Linear(features.shape[1], 1)
-        optimiser = torch.optim.LBFGS(self.linear.parameters(), max_iter=num_steps, line_search_fn="strong_wolfe")
 
-        def closure() -> torch.Tensor:
-            optimiser.zero_grad()
-            logits = self.linear(features).squeeze(1)
-            loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, violates)
-            loss = loss + l2 * self.linear.weight.square().sum()
-            loss.backward()  # type: ignore[no-untyped-call]
-            return loss
+def _restricted(measure: Callable[[Floats | None], Floats], mask: Bools) -> Measure:
+    return lambda weight: measure(None if weight is None else weight[..., mask])
 
-        optimiser.step(closure)  # type: ignore[no-untyped-call]
 
-    def score(self, model: CSRM, rows: Sequence[LabelledRow]) -> NDArray[np.float32]:
-        """Log-odds of violation, (num_rows,)."""
-        with torch.no_grad():
-            return np.asarray(self.linear(self._features(model, rows)).squeeze(1).numpy(), np.float32)
+def _mean_of(measures: Sequence[Measure]) -> Measure:
+    """Mean over measures, those left out that do not exist in a resample."""
 
-    def _features(self, model: CSRM, rows: Sequence[LabelledRow]) -> torch.Tensor:
-        encoded = model.encoder.encode([row.conversation for row in rows])
-        windows, firsts = encoded.windows(), np.cumsum(encoded.windows_per_record) - 1
-        features = torch.empty(len(rows), model.backbone.config.hidden_size)
-        order = sorted(range(len(rows)), key=lambda r: len(windows[firsts[r]]))
-        for start in range(0, len(order), 64):
-            chosen = order[start : start + 64]
-            with torch.inference_mode(), mixed_precision(model.device):
-                pooled = model.encode_windows(
-                    [windows[firsts[r]] for r in chosen],
-                    [int(encoded.judged_starts[firsts[r]]) for r in chosen],
-                ).pooled_BE
-            features[chosen] = torch.nn.functional.normalize(pooled, dim=-1).cpu() * 10
-        return features
+    def mean(weight: Floats | None) -> Floats:
+        values = np.stack([measure(weight) for measure in measures])
+        known = ~np.isnan(values)
+        total = np.where(known, values, 0.0).sum(axis=0)
+        return np.asarray(np.where(known.any(axis=0), total / np.maximum(known.sum(axis=0), 1), np.nan))
+
+    return mean
+
+
+def _prompt(conversation: Sequence[Message]) -> tuple[str, ...]:
+    """All messages but the judged one; a single message is its own prompt."""
+    return tuple(message.content for message in conversation[:-1]) or (conversation[-1].content,)

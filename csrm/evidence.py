@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["ClauseEvidence", "ProbeEvidence", "clause_index", "soft_or"]
+from csrm.verbalizer import verbalizer_reward
+
+__all__ = ["ClauseEvidence", "ProbeEvidence", "VerbalizerEvidence", "clause_index", "soft_or"]
 
 # Pairs per step of the pair network: bounds its memory whatever the numbers of records and clauses.
 MAX_PAIRS = 32_768
@@ -61,10 +63,30 @@ class ProbeEvidence(nn.Module):
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, hidden_RNPE: Tensor) -> Tensor:
-        """Logits added to the configuration's, float32 (R, N)."""
-        logits_RN: Tensor = self.output(hidden_RNPE.mean(dim=2)).squeeze(-1).float()
-        return logits_RN
+    def forward(self, logits_RN: Tensor, hidden_RNPE: Tensor) -> Tensor:
+        """Log-odds of violation, float32 (R, N), from those of the clauses and the probes' states."""
+        added_RN: Tensor = self.output(hidden_RNPE.mean(dim=2)).squeeze(-1).float()
+        return logits_RN + added_RN
+
+
+class VerbalizerEvidence(nn.Module):
+    """The language-model head's own verdict, read where a cell's probes end: log-odds of its unsafe over safe tokens.
+
+    s = log Σ_safe π(t) − log Σ_unsafe π(t) (arXiv 2605.30487). The probes are the words of a question that the model
+    answers, and only the head's rows for the verdict's tokens are kept. The verdict is one more witness beside the
+    clauses: the odds of violation add up.
+    """
+
+    def __init__(self, hidden_size: int, num_safe: int, num_unsafe: int):
+        super().__init__()
+        self.num_safe = num_safe
+        self.head = nn.Linear(hidden_size, num_safe + num_unsafe, bias=False)
+
+    def forward(self, logits_RN: Tensor, hidden_RNPE: Tensor) -> Tensor:
+        """Log-odds of violation, float32 (R, N), from those of the clauses and the probes' states."""
+        tokens_RNV = self.head(hidden_RNPE[:, :, -1]).float()
+        safe, unsafe = range(self.num_safe), range(self.num_safe, tokens_RNV.shape[-1])
+        return torch.logaddexp(logits_RN, -verbalizer_reward(tokens_RNV, safe, unsafe))
 
 
 def unit(vectors: Tensor) -> Tensor:

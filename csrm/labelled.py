@@ -1,7 +1,9 @@
-"""Labelled rows: conversations with human or written labels for some clauses, read from JSON Lines.
+"""Labelled rows, read from JSON Lines: what training learns from and evaluation measures against.
 
-Shape of a row: `{id, source, messages, clauses: [{category, guideline, violated}]}`, optionally `domain`.
-`violated` is true, false or null; a null label is unknown and its clause is dropped from the row.
+- judgement: `{id, source, messages, clauses: [{category, guideline, violated}]}`, optionally `domain`. `violated` is
+  true, false or null; a null label is unknown and its clause is dropped from the row.
+- preference: `{id, messages, chosen, rejected}`: two replies to one history, `chosen` judged the less harmful.
+- binary: `{id, messages, harmful}`: harmful or not under a general policy.
 """
 
 from __future__ import annotations
@@ -9,8 +11,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import re
+from collections.abc import Container, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,20 @@ from csrm.configurations import Clause
 from csrm.conversations import Message, as_conversation
 from csrm.errors import InputError, RecordError
 
-__all__ = ["BinaryRow", "LabelledRow", "holdout", "read_binary", "read_json_lines", "read_labelled"]
+__all__ = [
+    "BinaryRow",
+    "LabelledRow",
+    "PreferenceRow",
+    "holdout",
+    "holdout_clauses",
+    "only",
+    "prompts",
+    "read_binary",
+    "read_json_lines",
+    "read_labelled",
+    "read_preferences",
+    "share_prompts",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +59,25 @@ class BinaryRow:
     harmful: bool
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreferenceRow:
+    """Two replies to the same conversation, of which people judged one less harmful."""
+
+    id: str
+    conversation: list[Message]
+    """What came before the replies."""
+    chosen: str
+    """The less harmful reply."""
+    rejected: str
+    split: str = ""
+    """The file's own division, such as `train` and `eval`."""
+
+    def replies(self) -> tuple[list[Message], list[Message]]:
+        """The conversation as it goes on with the chosen and with the rejected reply."""
+        chosen, rejected = (Message("assistant", text) for text in (self.chosen, self.rejected))
+        return [*self.conversation, chosen], [*self.conversation, rejected]
+
+
 def read_labelled(path: str | Path) -> list[LabelledRow]:
     """Read judgement rows; rows without a known label are left out.
 
@@ -58,6 +93,18 @@ def read_binary(path: str | Path) -> list[BinaryRow]:
     for number, raw in read_json_lines(path):
         conversation, harmful = _conversation(path, number, raw), _field(path, number, raw, "harmful")
         rows.append(BinaryRow(id=str(raw.get("id", number)), conversation=conversation, harmful=bool(harmful)))
+    return rows
+
+
+def read_preferences(path: str | Path) -> list[PreferenceRow]:
+    """Read preference rows, `{id, messages, chosen, rejected}`; pairs of equal replies are left out."""
+    rows = []
+    for number, raw in read_json_lines(path):
+        chosen, rejected = (str(_field(path, number, raw, name)) for name in ("chosen", "rejected"))
+        if chosen != rejected:
+            conversation, split = _conversation(path, number, raw), str(raw.get("split", ""))
+            id = str(raw.get("id", number))
+            rows.append(PreferenceRow(id=id, conversation=conversation, chosen=chosen, rejected=rejected, split=split))
     return rows
 
 
@@ -84,9 +131,48 @@ def holdout(rows: Iterable[LabelledRow], share: float) -> tuple[list[LabelledRow
     held: list[LabelledRow] = []
     for row in rows:
         prompt = [message.content for message in row.conversation[:-1]] or [row.conversation[-1].content]
-        digest = hashlib.sha256("\x00".join(prompt).encode()).digest()
-        (held if int.from_bytes(digest[:8], "big") < share * 2**64 else kept).append(row)
+        (held if _draw(*prompt) < share else kept).append(row)
     return kept, held
+
+
+def holdout_clauses(rows: Iterable[LabelledRow], share: float) -> tuple[list[LabelledRow], list[LabelledRow]]:
+    """Split off the rows of a share of the *clauses*, so that no rule is on both sides.
+
+    A model is used on rules it was not trained on, so this is what its calibration must hold for. A row whose
+    clauses fall on both sides stays in training without those held out, unless nothing remains.
+
+    Returns:
+        (kept, held out).
+    """
+    kept: list[LabelledRow] = []
+    held: list[LabelledRow] = []
+    for row in rows:
+        is_held = [_draw(clause.category, clause.guideline) < share for clause in row.clauses]
+        (held if all(is_held) else kept).append(row if all(is_held) else only(row, [not out for out in is_held]))
+    return kept, held
+
+
+def prompts(conversation: Sequence[Message]) -> set[str]:
+    """What the users of a conversation said, in a form that survives changes of case, spacing and punctuation."""
+    return {re.sub(r"\W+", " ", message.content.lower()).strip() for message in conversation if message.role == "user"}
+
+
+def share_prompts(conversation: Sequence[Message], excluded: Container[str]) -> bool:
+    """Whether a user of the conversation says one of the excluded prompts."""
+    return any(prompt in excluded for prompt in prompts(conversation))
+
+
+def only(row: LabelledRow, keep: Sequence[bool]) -> LabelledRow:
+    """The row with those of its clauses that are to be kept."""
+    clauses = tuple(clause for clause, kept in zip(row.clauses, keep, strict=True) if kept)
+    violated = tuple(label for label, kept in zip(row.violated, keep, strict=True) if kept)
+    return replace(row, clauses=clauses, violated=violated)
+
+
+def _draw(*texts: str) -> float:
+    """A number in [0, 1) that is a function of the texts alone."""
+    digest = hashlib.sha256("\x00".join(texts).encode()).digest()
+    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def _labelled(path: str | Path, number: int, raw: dict[str, Any]) -> LabelledRow:

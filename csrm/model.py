@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from csrm.attention import BLOCK_ATTENTION, KeyValues, Pattern, Probes, Ragged, WithinBlocks
 from csrm.calibration import Calibration
 from csrm.encoding import Encoder
-from csrm.evidence import ClauseEvidence, ProbeEvidence, clause_index, soft_or
+from csrm.evidence import ClauseEvidence, ProbeEvidence, VerbalizerEvidence, clause_index, soft_or
 
 if TYPE_CHECKING:
     from csrm.configurations import Configuration
@@ -50,8 +50,14 @@ class Layout:
     """Tokens of a conversation window."""
     max_clause_tokens: int = 256
     """Tokens of a clause block."""
+    verbalizer: tuple[int, int] | None = None
+    """Numbers of safe and unsafe verdict tokens that probes are read by; None reads them by a linear head."""
 
     def __post_init__(self) -> None:
+        if self.verbalizer is not None:
+            object.__setattr__(self, "verbalizer", tuple(self.verbalizer))  # JSON knows lists only
+            if not self.num_probes:
+                raise ValueError("a verbalizer reads probes: num_probes must be at least 1")
         if self.num_probes < 0 or self.width < 1:
             raise ValueError(f"num_probes must be at least 0 and width at least 1, got {self}")
 
@@ -125,7 +131,9 @@ class CSRM(nn.Module):
         self.clause_evidence = ClauseEvidence(hidden_size, layout.width)
         if layout.num_probes:
             self.probe_tokens = nn.Parameter(torch.randn(layout.num_probes, hidden_size) * 0.02)
-            self.probe_evidence = ProbeEvidence(hidden_size)
+            self.probe_evidence = (
+                VerbalizerEvidence(hidden_size, *layout.verbalizer) if layout.verbalizer else ProbeEvidence(hidden_size)
+            )
         self.fingerprint = ""
         """SHA-256 of the weights and layout; set when a checkpoint is loaded or saved."""
         self.facts: dict[str, Any] = {}
@@ -223,7 +231,7 @@ class CSRM(nn.Module):
         logits_RC = self.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
         logits_RN, worst_RN = soft_or(logits_RC, policies.index_NM)
         if self.layout.num_probes:
-            logits_RN = logits_RN + self.probe_evidence(self.probe(windows, clauses, policies))
+            logits_RN = self.probe_evidence(logits_RN, self.probe(windows, clauses, policies))
         return logits_RN, worst_RN
 
     @property

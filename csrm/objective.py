@@ -1,15 +1,58 @@
-"""Terms of the training objective: pure functions of rewards and labels."""
+"""The training objective: pure functions of rewards and labels.
+
+L = L_cls + γ · (L_strictness + L_preference)      (arXiv 2605.30487, joint objective; γ = 0.1 there)
+
+A reward s is the log-odds of compliance; the terms do not care how it was read out (`csrm.evidence`).
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["classification_loss"]
+from csrm.batch import Batch
+
+__all__ = ["Losses", "batch_losses", "classification_loss", "preference_loss", "strictness_loss"]
+
+
+@dataclass(frozen=True, slots=True)
+class Losses:
+    """The terms of one batch, each a scalar with gradient; a term without anything to say is 0."""
+
+    classification: Tensor
+    strictness: Tensor
+    preference: Tensor
+
+    def total(self, gamma: float) -> Tensor:
+        """L = L_cls + γ · (L_strictness + L_preference)."""
+        return self.classification + gamma * (self.strictness + self.preference)
+
+
+def batch_losses(reward_RK: Tensor, batch: Batch, *, margin: float = 0.0) -> Losses:
+    """The terms of a batch, from the rewards of its cells.
+
+    Args:
+        reward_RK: log-odds of compliance of each cell.
+        batch: labels and pairs.
+        margin: m of the strictness term, in log-odds.
+    """
+    reward = reward_RK.flatten()
+    known = torch.from_numpy(batch.known_RK.ravel()).to(reward.device)
+    complies = torch.from_numpy(batch.complies_RK.ravel()).to(reward.device)
+    lenient, strict = (reward[torch.from_numpy(cells).to(reward.device)] for cells in batch.strictness_P2.T)
+    chosen, rejected = (reward[torch.from_numpy(cells).to(reward.device)] for cells in batch.preference_P2.T)
+    return Losses(
+        classification=classification_loss(reward[known], complies[known]),
+        strictness=strictness_loss(lenient, strict, margin=margin),
+        preference=preference_loss(chosen, rejected),
+    )
 
 
 def classification_loss(reward: Tensor, complies: Tensor) -> Tensor:
-    """Mean −log of the probability that the reward gives to each cell's label.
+    """Mean −log of the probability that the reward gives to each cell's label; 0 without cells.
 
     L_cls = −log σ(s) for a cell that complies, −log σ(−s) for one that violates (arXiv 2605.30487, L_cls, with the
     reward s as the log-odds of compliance).
@@ -18,4 +61,34 @@ def classification_loss(reward: Tensor, complies: Tensor) -> Tensor:
         reward: log-odds of compliance, any shape.
         complies: bool labels, same shape.
     """
-    return F.binary_cross_entropy_with_logits(reward, complies.to(reward.dtype))
+    return F.binary_cross_entropy_with_logits(reward, complies.to(reward.dtype), reduction="sum") / max(
+        1, reward.numel()
+    )
+
+
+def strictness_loss(lenient: Tensor, strict: Tensor, *, margin: float = 0.0) -> Tensor:
+    """The same message complies more with the lenient of two configurations.
+
+    L_rm = mean −log σ(s(lenient) − s(strict) − m) (arXiv 2605.30487, L_rm, with the sign that makes sense; m = 0 was
+    best there). 0 without pairs.
+
+    Args:
+        lenient: (P,) rewards under the lenient configurations.
+        strict: (P,) rewards of the same messages under the strict ones.
+        margin: m, in log-odds.
+    """
+    return _ranking_loss(lenient - strict - margin)
+
+
+def preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """The less harmful of two replies complies more: mean −log σ(s(chosen) − s(rejected)) (Bradley–Terry).
+
+    Args:
+        chosen: (P,) rewards of the replies judged less harmful.
+        rejected: (P,) rewards of the other replies, each under the same configuration.
+    """
+    return _ranking_loss(chosen - rejected)
+
+
+def _ranking_loss(margin_P: Tensor) -> Tensor:
+    return -F.logsigmoid(margin_P).sum() / max(1, margin_P.numel())

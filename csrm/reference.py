@@ -78,7 +78,7 @@ def reference_logits(
             logits[r, n] = torch.stack(terms).exp().sum().log()
     if num_probes:
         probes_RNPE = hidden_TE[start:].view(len(windows), len(members), num_probes, -1)
-        logits = logits + model.probe_evidence(probes_RNPE).cpu()
+        logits = model.probe_evidence(logits, probes_RNPE.cpu()).cpu()
     return logits
 
 

@@ -1,121 +1,242 @@
-"""The training loop: one process, plain torch. It knows no files, no cluster and no progress bar.
+"""Training in plain torch: one step after another over parts of batches. It knows no files, no Ray, no progress bar.
 
-One step encodes a batch's conversations once and its distinct clauses once, reads out every (row, clause)
-pair, and scores all cells of all rows: one pass over a conversation trains many configurations.
+A part's conversations and distinct clauses are encoded once each; then every (row, clause) pair and all cells of all
+rows are read out: one pass over a conversation trains many configurations.
+
+Several processes may train one model (`torch.distributed`): each brings its own parts of the same batch.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from csrm.augmentation import ClauseLibrary, sample_batch
-from csrm.cells import batch_reward
+from csrm.batch import Part, Tokens, cut, split_long_clauses
+from csrm.cells import tokens_reward
+from csrm.clause_library import ClauseLibrary
+from csrm.clause_splitting import split_guideline
+from csrm.encoding import Encoder
 from csrm.labelled import LabelledRow
 from csrm.model import CSRM
-from csrm.objective import classification_loss
+from csrm.objective import Losses, batch_losses
+from csrm.sampler import Sampler, TrainingData
+from csrm.train_options import TrainOptions, learning_rate
+from csrm.workers import sum_gradients, sum_over_workers, whole
 
-__all__ = ["Step", "TrainOptions", "similarity", "train"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """Settings of a training run."""
-
-    num_steps: int
-    """Optimiser steps."""
-    batch_rows: int = 64
-    """Conversations per step."""
-    num_configurations: int = 8
-    """Configurations drawn around each conversation."""
-    backbone_lr: float = 1e-4
-    """Peak learning rate of the pre-trained weights."""
-    head_lr: float = 1e-3
-    """Peak learning rate of what is new."""
-    weight_decay: float = 0.01
-    """Decoupled weight decay of matrices."""
-    warmup_share: float = 0.05
-    """Share of the steps over which the rates rise; then they fall along a cosine to zero."""
-    max_grad_norm: float = 1.0
-    """Gradients are scaled down to this norm."""
-    domain_power: float = 0.5
-    """1 draws domains by their size, 0 draws them alike; between, small ones are drawn more often than they weigh."""
-    max_characters: int = 6_000
-    """Longer conversations are left out: one alone would cost as much as the rest of its batch."""
-    seed: int = 0
-    """Seeds the order of rows and the configurations drawn."""
-
-    def __post_init__(self) -> None:
-        if min(self.num_steps, self.batch_rows, self.num_configurations) < 1:
-            raise ValueError(f"num_steps, batch_rows and num_configurations must be at least 1, got {self}")
-        if not 0 <= self.warmup_share < 1:
-            raise ValueError(f"warmup_share must be in [0, 1), got {self.warmup_share}")
+__all__ = [
+    "Rewards",
+    "Step",
+    "TrainOptions",
+    "Trainer",
+    "draw_parts",
+    "learning_rate",
+    "make_library",
+    "make_sampler",
+    "mixed_precision",
+    "similarity",
+    "train",
+]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
-    """What one step did."""
+    """What one step did, over all workers."""
 
     number: int
+    """Of the step, the first being 1."""
     loss: float
+    """classification + γ · (strictness + preference)."""
+    classification: float
+    strictness: float
+    preference: float
     accuracy: float
-    """Share of cells on the right side of zero."""
+    """Share of the labelled cells on the right side of zero."""
+    strictness_margin: float | None
+    """Mean s(lenient) − s(strict), in log-odds; None without pairs."""
+    preference_margin: float | None
+    """Mean s(chosen) − s(rejected), in log-odds; None without pairs."""
+    grad_norm: float
+    """Before clipping."""
+    learning_rate: float
+    """As a share of the peak rates."""
     num_tokens: int
+    """Tokens read forwards; gradients read them again."""
     seconds: float
+
+    @property
+    def tokens_per_s(self) -> float:
+        """Tokens per second, backward pass and optimiser included."""
+        return self.num_tokens / self.seconds
+
+
+class Rewards(torch.nn.Module):
+    """All passes of a part as one forward: sharded weights must know where a computation begins and ends."""
+
+    def __init__(self, model: CSRM):
+        super().__init__()
+        self.model = model
+
+    def forward(self, part: Part) -> Tensor:
+        """Rewards of a part's cells (R, K), float32."""
+        return tokens_reward(self.model, part.tokens, part.batch.index_RKM)
+
+
+class Trainer:
+    """A model on its way: weights, optimiser, and how many steps are done, which settles the learning rate.
+
+    `csrm.train_state` writes and reads all of it.
+    """
+
+    def __init__(self, model: CSRM, options: TrainOptions, sharded: Rewards | None = None):
+        """Start before the first step.
+
+        Args:
+            model: float32 weights; those that require no gradient stay as they are.
+            options: settings.
+            sharded: `Rewards` of the model with its weights spread over workers (FSDP), which adds up gradients by
+                itself; None where every worker has all weights.
+        """
+        self.model, self.options = model, options
+        self.is_sharded = sharded is not None
+        self.rewards = sharded or Rewards(model)
+        self.optimiser = torch.optim.AdamW(
+            parameter_groups(model, options), betas=options.betas, fused=None if self.is_sharded else True
+        )
+        self.num_done = 0
+        # Dropout costs a third of a step on a CPU and bought nothing in a few epochs: the model stays in eval mode.
+        model.eval()
+
+    def step(self, parts: Sequence[Part]) -> Step:
+        """One optimiser step over this worker's parts of a batch; workers take their steps together."""
+        started = time.perf_counter()
+        share = learning_rate(self.num_done, self.options)
+        for group in self.optimiser.param_groups:
+            group["lr"] = share * group["peak_lr"]
+        sums = sum((self._backward(part) for part in parts), torch.zeros(NUM_SUMS, dtype=torch.float64))
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        if not self.is_sharded:
+            sum_gradients(parameters)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.options.max_grad_norm)
+        self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.num_done += 1
+        totals = sum_over_workers(sums.to(self.model.device)).tolist()
+        return self._step(totals, whole(norm).item(), share, time.perf_counter() - started)
+
+    def _backward(self, part: Part) -> Tensor:
+        """Add a part's gradients; returns what a step adds up, (NUM_SUMS,) float64 on the CPU."""
+        with mixed_precision(self.model.device, self.options.dtype):
+            reward_RK = self.rewards(part)
+        losses, shares = batch_losses(reward_RK, part.batch, margin=self.options.strictness_margin), part.shares
+        own = Losses(
+            classification=losses.classification * shares.classification,
+            strictness=losses.strictness * shares.strictness,
+            preference=losses.preference * shares.preference,
+        )
+        own.total(self.options.gamma).backward()  # type: ignore[no-untyped-call]
+        terms = torch.stack([own.classification, own.strictness, own.preference]).detach().double().cpu()
+        return torch.cat([terms, _counts(reward_RK.detach(), part) * part.has_weight])
+
+    def _step(self, totals: list[float], grad_norm: float, share: float, seconds: float) -> Step:
+        classification, strictness, preference, num_right, num_cells, *margins, num_tokens = totals
+        return Step(
+            number=self.num_done,
+            loss=classification + self.options.gamma * (strictness + preference),
+            classification=classification,
+            strictness=strictness,
+            preference=preference,
+            accuracy=num_right / max(1.0, num_cells),
+            strictness_margin=margins[0] / margins[1] if margins[1] else None,
+            preference_margin=margins[2] / margins[3] if margins[3] else None,
+            grad_norm=grad_norm,
+            learning_rate=share,
+            num_tokens=int(num_tokens),
+            seconds=seconds,
+        )
+
+
+NUM_SUMS = 10
+"""What a step adds up over parts and workers: three terms of the loss, then `_counts`."""
+
+
+def _counts(reward_RK: Tensor, part: Part) -> Tensor:
+    """Cells on the right side, cells, (sum of margins, pairs) of both kinds of pairs, tokens; float64 on the CPU."""
+    reward_RK = reward_RK.double().cpu()
+    known, complies = torch.from_numpy(part.batch.known_RK), torch.from_numpy(part.batch.complies_RK)
+    counts = [float(((reward_RK > 0) == complies)[known].sum()), float(known.sum())]
+    for pairs_P2 in (part.batch.strictness_P2, part.batch.preference_P2):
+        higher_P, lower_P = reward_RK.flatten()[torch.from_numpy(pairs_P2)].unbind(1)
+        counts += [float((higher_P - lower_P).sum()), float(len(pairs_P2))]
+    return torch.tensor([*counts, float(part.tokens.num_tokens)], dtype=torch.float64)
 
 
 def train(
     model: CSRM,
-    rows: Sequence[LabelledRow],
+    data: TrainingData | Sequence[LabelledRow],
     options: TrainOptions,
     *,
     on_step: Callable[[Step], None] = lambda step: None,
 ) -> None:
-    """Train `model` in place, in bfloat16 where its device multiplies that fast.
+    """Train `model` in place and in this process, in bfloat16 where its device multiplies that fast.
 
     Args:
         model: float32 weights.
-        rows: labelled rows.
+        data: what to learn from; rows alone will do.
         options: settings.
         on_step: called after each step.
     """
-    rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    rows = [row for row in rows if sum(len(message.content) for message in row.conversation) <= options.max_characters]
+    sampler = make_sampler(model, data if isinstance(data, TrainingData) else TrainingData(rows=data), options)
+    trainer = Trainer(model, options)
+    for number in range(options.num_steps):
+        [parts] = draw_parts(sampler, model.encoder, number, options)
+        on_step(trainer.step(parts))
+
+
+def make_sampler(model: CSRM, data: TrainingData, options: TrainOptions) -> Sampler:
+    """What draws the run's batches."""
+    rows = [
+        row for row in data.rows if sum(len(message.content) for message in row.conversation) <= options.max_characters
+    ]
+    return Sampler(
+        replace(data, rows=rows),
+        make_library(model, rows),
+        batch_rows=options.batch_rows,
+        batch_preferences=options.batch_preferences,
+        domain_power=options.domain_power,
+        recipe=options.recipe,
+        seed=options.seed,
+    )
+
+
+def make_library(model: CSRM, rows: Sequence[LabelledRow]) -> ClauseLibrary:
+    """The clauses of some rows, related to each other by the model's vectors."""
     library = ClauseLibrary(rows)
-    library.relate(similarity(model, [clause.text for clause in library.clauses]))
-    optimiser = torch.optim.AdamW(parameter_groups(model, options), betas=(0.9, 0.98), fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: learning_rate(step, options))
-    # Dropout costs a third of a step on a CPU and bought nothing in a few epochs: the model stays in eval mode.
-    model.eval()
-    for number, drawn in enumerate(draw_rows(rows, options, rng), start=1):
-        started = time.perf_counter()
-        batch = sample_batch(drawn, library, rng, num_configurations=options.num_configurations)
-        complies = torch.from_numpy(batch.complies_RK).to(model.device)
-        with mixed_precision(model.device):
-            reward, num_tokens = batch_reward(model, batch)
-            loss = classification_loss(reward, complies)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(model.parameters(), options.max_grad_norm)
-        optimiser.step()
-        schedule.step()
-        optimiser.zero_grad(set_to_none=True)
-        on_step(
-            Step(
-                number=number,
-                loss=loss.item(),
-                accuracy=((reward > 0) == complies).float().mean().item(),
-                num_tokens=num_tokens,
-                seconds=time.perf_counter() - started,
-            )
-        )
+    # Of a clause that is longer than the model reads, the beginning says what it is about.
+    limit, count = model.encoder.limits.max_clause_tokens, model.encoder.count_clause_tokens
+    texts = [split_guideline(clause, limit, count)[0].text for clause in library.clauses]
+    library.relate(similarity(model, texts))
+    return library
+
+
+def draw_parts(
+    sampler: Sampler,
+    encoder: Encoder,
+    number: int,
+    options: TrainOptions,
+    *,
+    num_workers: int = 1,
+    even: bool = False,
+) -> list[list[Part]]:
+    """Parts of the batch of a step (the first is 0), for each worker in turn; see `csrm.batch.cut`."""
+    batch = split_long_clauses(sampler.draw(number), encoder)
+    return cut(batch, Tokens.of(batch, encoder), max_tokens=options.max_tokens, num_workers=num_workers, even=even)
 
 
 def similarity(model: CSRM, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -131,44 +252,26 @@ def similarity(model: CSRM, texts: Sequence[str]) -> NDArray[np.float32]:
     return np.asarray(vectors @ vectors.T, dtype=np.float32)
 
 
-def draw_rows(
-    rows: Sequence[LabelledRow], options: TrainOptions, rng: np.random.Generator
-) -> Iterator[list[LabelledRow]]:
-    """Batches of distinct rows. A domain of n rows is drawn in proportion to n ** domain_power."""
-    _, inverse, sizes = np.unique([row.domain for row in rows], return_inverse=True, return_counts=True)
-    shares = sizes**options.domain_power / np.sum(sizes**options.domain_power)
-    probability = (shares / sizes)[inverse]
-    for _ in range(options.num_steps):
-        size = min(options.batch_rows, len(rows))
-        yield [rows[r] for r in rng.choice(len(rows), size=size, replace=False, p=probability)]
-
-
 def parameter_groups(model: CSRM, options: TrainOptions) -> list[dict[str, object]]:
-    """Two learning rates, and weight decay on matrices alone."""
+    """Two learning rates, and weight decay on matrices alone; frozen weights are left out."""
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for name, parameter in model.named_parameters():
-        groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
+        if parameter.requires_grad:
+            groups.setdefault((name.startswith("backbone."), parameter.ndim > 1), []).append(parameter)
+    rates = {True: options.backbone_lr, False: options.head_lr}
     return [
         {
             "params": parameters,
-            "lr": options.backbone_lr if is_backbone else options.head_lr,
+            "lr": rates[is_backbone],
+            "peak_lr": rates[is_backbone],
             "weight_decay": options.weight_decay if is_matrix else 0.0,
         }
         for (is_backbone, is_matrix), parameters in groups.items()
     ]
 
 
-def learning_rate(step: int, options: TrainOptions) -> float:
-    """Share of the peak rate: a linear rise, then a cosine down to zero."""
-    warmup = options.warmup_share * options.num_steps
-    if step < warmup:
-        return (step + 1) / (warmup + 1)
-    progress = (step - warmup) / max(1.0, options.num_steps - warmup)
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """Matrix products in bfloat16 where the device multiplies it fast."""
+def mixed_precision(device: torch.device, dtype: str = "auto") -> torch.autocast:
+    """Matrix products in bfloat16; "auto": where the device multiplies it fast."""
     from csrm.checkpoint import resolve_dtype
 
-    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_dtype("auto", device) == torch.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=resolve_dtype(dtype, device) == torch.bfloat16)

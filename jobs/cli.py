@@ -9,9 +9,11 @@ import click
 import csrm
 from csrm.errors import CSRMError
 from jobs.bench import bench
+from jobs.calibrate import calibrate
 from jobs.demo import demo
 from jobs.evaluate import evaluate
 from jobs.score import score
+from jobs.strictness import strictness
 from jobs.train import train
 
 __all__ = ["cli", "main"]
@@ -45,7 +47,9 @@ def cli() -> None:
 # Commands import what they need when they run, so that help is quick.
 cli.add_command(score)
 cli.add_command(demo)
+cli.add_command(strictness)
 cli.add_command(train)
+cli.add_command(calibrate)
 cli.add_command(evaluate)
 cli.add_command(bench)
 

@@ -2,81 +2,80 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any
 
 import click
 
-from jobs.train import split_share
-
 __all__ = ["evaluate"]
-
-MAX_BLIND_ROWS = 6_000
-"""Rows of each file that the configuration-blind baseline is fitted to; more change it little."""
 
 
 @click.command(
-    epilog="\b\nExample:\n  csrm evaluate --counterfactual polyguard_eval.jsonl.gz --own diasafety_eval.jsonl.gz"
-    " --binary xstest.jsonl.gz",
+    epilog="\b\nExamples:\n"
+    "  csrm evaluate --counterfactual rules.jsonl.gz --own conduct.jsonl.gz --binary xstest.jsonl.gz\n"
+    "  csrm evaluate --any-clause beavertails.jsonl.gz --probe beavertails.jsonl.gz --markdown table.md\n"
+    "  csrm evaluate --preferences pairs.jsonl.gz --split eval --configuration policy.yaml --json figures.jsonl",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("--model", type=click.Path(), default=None, help="Model folder (default: the embedded csrm-mini).")
-@click.option("--counterfactual", multiple=True, help="Rows of one clause each, judged with their clause in and out.")
-@click.option("--own", multiple=True, help="Rows judged under each of their own clauses alone.")
-@click.option("--per-clause", "clauses", multiple=True, help="As --own, with AUROC per clause and its mean.")
-@click.option("--binary", "binaries", multiple=True, help="Rows that are harmful or not under a general policy.")
-@click.option("--blind-data", multiple=True, help="Training rows for the baseline that reads no configuration.")
+@click.option("-m", "--model", metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]")
+@click.option("--counterfactual", multiple=True, metavar="PATH", help="Judgement rows, with their clause in and out.")
+@click.option("--own", multiple=True, metavar="PATH", help="Judgement rows under each of their clauses alone.")
+@click.option("--per-clause", multiple=True, metavar="PATH", help="As --own: AUROC of each clause, and its mean.")
+@click.option("--any-clause", multiple=True, metavar="PATH", help="Judgement rows under all their clauses as one set.")
+@click.option("--binary", multiple=True, metavar="PATH", help="Rows that are harmful or not, under --configuration.")
+@click.option("--preferences", multiple=True, metavar="PATH", help="Chosen and rejected replies, --configuration.")
+@click.option("--over-refusal", multiple=True, metavar="PATH", help='Prompts (XSTest, OR-Bench) as "Sure. {prompt}".')
+@click.option("--cosapien", multiple=True, metavar="PATH", help="prompt, scenario, response; by --scenarios.")
+@click.option("--dynabench", multiple=True, metavar="PATH", help="policy, transcript, label: every agent turn.")
+@click.option("--probe", multiple=True, metavar="PATH", help="Judgement rows of several clauses: obedience probes.")
+@click.option(
+    "--configuration", metavar="FILE", help="For binary rows and pairs.  [default: the bundled general_safety]"
+)
+@click.option("--scenarios", metavar="PATH", help="Configurations that CoSApien's scenarios name.")
+@click.option(
+    "--blind-data", multiple=True, metavar="PATH", help="Judgement rows that the blind baseline is fitted to."
+)
+@click.option("--split", metavar="NAME", help="Only rows whose `split` field is this, such as eval.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N rows of each file, drawn by --seed.")
+@click.option(
+    "--resamples", default=1000, show_default=True, type=click.IntRange(0), help="Bootstrap resamples; 0: none."
+)
+@click.option(
+    "--resample-by",
+    type=click.Choice(["row", "prompt"]),
+    default="row",
+    show_default=True,
+    help="Draw rows, or all rows of a prompt together.",
+)
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
-@click.option("--seed", default=0, show_default=True, help="Seeds the configurations drawn.")
-def evaluate(
-    model: str | None,
-    counterfactual: tuple[str, ...],
-    own: tuple[str, ...],
-    clauses: tuple[str, ...],
-    binaries: tuple[str, ...],
-    blind_data: tuple[str, ...],
-    dtype: str,
-    seed: int,
-) -> None:
+@click.option("--seed", default=0, show_default=True, help="Seeds configurations drawn, samples and resamples.")
+@click.option("--json", "json_path", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines; else stdout.")
+@click.option("--markdown", "markdown_path", type=click.Path(dir_okay=False, path_type=Path), help="Markdown table.")
+def evaluate(json_path: Path | None, markdown_path: Path | None, **options: Any) -> None:
     """Measure a model on labelled files it was not trained on.
 
-    PATH@SHARE reads only that share of a file's prompts: the one that `csrm train --data PATH@SHARE` keeps out.
-    Prints one JSON line per file.
+    Every suite stands beside trivial baselines and, with --blind-data, beside a model of the same backbone that never
+    reads a configuration. PATH@SHARE reads only that share of a file's prompts: the one that `csrm train --data
+    PATH@SHARE` keeps out. JSON lines go to standard output (or --json), a table to standard error.
     """
-    from pathlib import Path
+    import json
 
-    import numpy as np
+    from rich.console import Console
 
-    import csrm
-    from csrm import evaluation, labelled
-    from jobs.demo import SAMPLE_CONFIGURATIONS
+    from jobs.evaluation_report import markdown, terminal
+    from jobs.evaluation_run import EvaluateOptions, run
 
-    scorer = csrm.CSRM.from_pretrained(model, dtype=dtype)
-
-    def rows(entry: str) -> list[labelled.LabelledRow]:
-        path, share = split_share(entry)
-        read = labelled.read_labelled(path)
-        return read if share is None else labelled.holdout(read, share)[1]
-
-    def say(entry: str, suite: str, figures: dict[str, Any]) -> None:
-        rounded = {name: round(value, 4) if isinstance(value, float) else value for name, value in figures.items()}
-        click.echo(json.dumps({"file": Path(entry).name, "suite": suite, **rounded}))
-
-    blind = None
-    if blind_data:
-        rng = np.random.default_rng(seed)
-        chosen = [row for entry in blind_data for row in evaluation.sample(rows(entry), MAX_BLIND_ROWS, rng)]
-        blind = evaluation.BlindBaseline(scorer, chosen)
-    for entry in counterfactual:
-        for suite, same_domain in (("other domains", False), ("same domain", True)):
-            rng = np.random.default_rng(seed)
-            cells = evaluation.counterfactual_cells(rows(entry), rng, same_domain=same_domain)
-            say(entry, f"counterfactual, {suite}", evaluation.evaluate_cells(scorer, cells, blind))
-    for entry in own:
-        say(entry, "own clauses", evaluation.evaluate_cells(scorer, evaluation.own_cells(rows(entry)), blind))
-    for entry in clauses:
-        figures = evaluation.per_clause(scorer, rows(entry))
-        say(entry, "per clause", {"mean_auroc": float(np.mean(list(figures.values()))), **figures})
-    general = next(c for c in csrm.load_configurations(SAMPLE_CONFIGURATIONS) if c.id == "general_safety")
-    for entry in binaries:
-        say(entry, "binary", evaluation.binary(scorer, labelled.read_binary(entry), general))
+    err = Console(stderr=True)
+    records = []
+    with err.status("loading") as status:
+        for record in run(EvaluateOptions(**options), on_start=status.update):
+            records.append(record)
+            if json_path is None:
+                click.echo(json.dumps(record, ensure_ascii=False))
+    if json_path:
+        lines = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+        json_path.write_text(lines, encoding="utf-8")
+    if markdown_path:
+        markdown_path.write_text(markdown(records), encoding="utf-8")
+    if records:
+        err.print(terminal(records))

@@ -38,14 +38,9 @@ class ModelFacts:
     path: str
     name: str
     fingerprint: str
-    calibration: dict[str, float]
+    calibration: Calibration
     num_bytes: int
     """Size of the weight files."""
-
-    @property
-    def calibration_fingerprint(self) -> str:
-        """SHA-256 of the calibration's parameters."""
-        return Calibration(**self.calibration).fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +65,7 @@ class Job:
             "format": FORMAT,
             "input": self.input_root,
             "model": self.model.fingerprint,
-            "calibration": self.model.calibration_fingerprint,
+            "calibration": self._calibration_fingerprints(),
             "configurations": {c.id: c.fingerprint for c in self.configurations},
             "options": {
                 "columns": asdict(options.columns),
@@ -80,6 +75,14 @@ class Job:
                 "explain": options.explain,
             },
         }
+
+    def _calibration_fingerprints(self) -> dict[str, str]:
+        """Of the common line, and of those lines of single configurations that a column goes through."""
+        calibration = self.model.calibration
+        own = {c.id: calibration.of(c.fingerprint) for c in self.configurations}
+        common = Calibration(scale=calibration.scale, bias=calibration.bias)
+        used = {name: line.fingerprint for name, line in own.items() if line != common}
+        return used if len(used) == len(own) else {"": common.fingerprint} | used
 
 
 def read_model_facts(folder: str | None) -> ModelFacts:
@@ -95,14 +98,14 @@ def read_model_facts(folder: str | None) -> ModelFacts:
             path=str(path),
             name=facts["name"],
             fingerprint=facts["fingerprint"],
-            calibration=facts["calibration"],
+            calibration=Calibration.from_json(facts["calibration"]),
             num_bytes=sum(file.stat().st_size for file in path.glob("*.safetensors")),
         )
     except OSError:
         raise CheckpointError(
             f"{path}: no csrm.json here; give a folder that `save_pretrained` or `csrm train` wrote"
         ) from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again") from None
 
 

@@ -34,7 +34,7 @@ def build_manifest(job: Job, commits: Mapping[str, Commit], seconds: float) -> d
         "format": FORMAT,
         "configurations": [_configuration(configuration) for configuration in job.configurations],
         "model": {"name": job.model.name, "path": job.model.path, "fingerprint": job.model.fingerprint},
-        "calibration": {**job.model.calibration, "fingerprint": job.model.calibration_fingerprint},
+        "calibration": {**job.model.calibration.to_json(), "fingerprint": job.model.calibration.fingerprint},
         "input": job.input_root,
         "options": asdict(job.options),
         "versions": {

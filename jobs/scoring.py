@@ -30,7 +30,7 @@ class Scorer:
         torch.set_num_threads(num_threads)
         self.job = job
         self.model = CSRM.from_pretrained(job.model.path)
-        if self.model.fingerprint != job.model.fingerprint:
+        if (self.model.fingerprint, self.model.calibration) != (job.model.fingerprint, job.model.calibration):
             raise CheckpointError(f"{job.model.path}: changed while the job started; run it again")
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)

@@ -16,10 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from csrm import Layout, evaluation
+from csrm.augmentation import Recipe
 from csrm.checkpoint import from_backbone
 from csrm.labelled import holdout, read_labelled
 from csrm.training import TrainOptions, train
 
+RECIPE = Recipe(num_configurations=4, num_strictness=0)
 TRAIN = ("polyguard_train", "polyguard_cyber_train", "diasafety_train")
 
 
@@ -46,7 +48,7 @@ def main() -> None:
     for num_probes in options.probes:
         model = from_backbone(options.backbone, Layout(num_probes=num_probes))
         started = time.perf_counter()
-        settings = TrainOptions(num_steps=options.steps, batch_rows=options.batch_rows, num_configurations=4)
+        settings = TrainOptions(num_steps=options.steps, batch_rows=options.batch_rows, recipe=RECIPE)
         train(model, rows, settings)
         seconds = time.perf_counter() - started
         figures = {name: evaluation.evaluate_cells(model, cells)["auroc"] for name, cells in suites.items()}

@@ -6,8 +6,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csrm import Clause, Message
-from csrm.augmentation import ClauseLibrary, sample_batch
-from csrm.labelled import LabelledRow
+from csrm.augmentation import Recipe, sample_batch
+from csrm.clause_library import ClauseLibrary
+from csrm.labelled import LabelledRow, PreferenceRow
+from csrm.strictness import Ladder, StrictnessPair
+
+PLAIN = Recipe(restyled_share=0.0, mixed_share=0.0, num_strictness=0)
+LADDER = Ladder(category="Social", subcategories=("one", "two", "three"), aliases=("social1", "social3"))
+PAIRS = [StrictnessPair(LADDER, 3, 1), StrictnessPair(LADDER, 2, 0)]
+PREFERENCES = [
+    PreferenceRow(id=f"p{n}", conversation=[Message("user", f"q{n}")], chosen=f"good {n}", rejected=f"bad {n}")
+    for n in range(3)
+]
 
 
 def clause(name):
@@ -47,7 +57,7 @@ def library():
 
 @given(st.integers(0, 2**32 - 1))
 def test_a_cell_complies_iff_no_violated_clause_is_in_it(library, seed):
-    batch = sample_batch(ROWS, library, np.random.default_rng(seed))
+    batch = sample_batch(ROWS, library, np.random.default_rng(seed), PLAIN)
     for r, own in enumerate(batch.rows):
         bad = {c for c, violated in zip(own.clauses, own.violated, strict=True) if violated}
         for k in range(batch.index_RKM.shape[1]):
@@ -60,7 +70,7 @@ def test_a_cell_complies_iff_no_violated_clause_is_in_it(library, seed):
 @given(st.integers(0, 2**32 - 1))
 def test_nothing_unknown_stands_beside_a_violated_clause(library, seed):
     """Beside its own clauses a row meets only clauses of domains that its text is not about."""
-    batch = sample_batch(ROWS, library, np.random.default_rng(seed))
+    batch = sample_batch(ROWS, library, np.random.default_rng(seed), PLAIN)
     domain_of = dict(zip(library.clauses, library.domains, strict=True))
     for r, own in enumerate(batch.rows):
         for c in batch.index_RKM[r].ravel():
@@ -71,7 +81,7 @@ def test_nothing_unknown_stands_beside_a_violated_clause(library, seed):
 
 @given(st.integers(0, 2**32 - 1))
 def test_a_violating_row_meets_its_clause_in_half_of_its_configurations(library, seed):
-    batch = sample_batch(ROWS, library, np.random.default_rng(seed), num_configurations=8)
+    batch = sample_batch(ROWS, library, np.random.default_rng(seed), PLAIN)
     for r, own in enumerate(batch.rows):
         if any(own.violated):
             assert (~batch.complies_RK[r]).sum() == 4
@@ -79,7 +89,7 @@ def test_a_violating_row_meets_its_clause_in_half_of_its_configurations(library,
 
 @given(st.integers(0, 2**32 - 1))
 def test_a_permission_stands_in_place_of_the_clause_it_allows(library, seed):
-    batch = sample_batch(ROWS, library, np.random.default_rng(seed))
+    batch = sample_batch(ROWS, library, np.random.default_rng(seed), PLAIN)
     permissions = {c for c, clause in enumerate(batch.clauses) if clause not in library.index}
     assert len(permissions) == 16
     for r, own in enumerate(batch.rows):
@@ -91,9 +101,72 @@ def test_a_permission_stands_in_place_of_the_clause_it_allows(library, seed):
 
 
 def test_a_batch_is_a_function_of_its_seed(library):
-    first, again = (sample_batch(ROWS, library, np.random.default_rng(3)) for _ in range(2))
+    first, again = (sample_batch(ROWS, library, np.random.default_rng(3), strictness=PAIRS) for _ in range(2))
     np.testing.assert_array_equal(first.index_RKM, again.index_RKM)
     assert first.clauses == again.clauses
+
+
+def members(batch, r, k):
+    return {int(c) for c in batch.index_RKM[r, k] if c < len(batch.clauses)}
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_a_restyled_batch_has_the_same_cells_in_other_words(library, seed):
+    """Words are drawn, labels are not: every cell still complies iff none of its clauses is violated."""
+    recipe = Recipe(restyled_share=0.6, mixed_share=0.4, num_strictness=0, num_permissions=0)
+    batch = sample_batch(ROWS, library, np.random.default_rng(seed), recipe)
+    changed = sum(clause not in library.index for clause in batch.clauses)
+    assert changed > len(batch.clauses) / 2
+    assert batch.known_RK.all()
+    for r, own in enumerate(batch.rows):
+        if any(own.violated):
+            assert (~batch.complies_RK[r]).sum() == recipe.num_configurations // 2
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_strictness_pairs_differ_in_one_clause_alone(library, seed):
+    batch = sample_batch(ROWS, library, np.random.default_rng(seed), strictness=PAIRS)
+    assert len(batch.strictness_P2) == 2, "two rows violate a clause that the ladder matches"
+    for lenient, strict in batch.strictness_P2:
+        (r, k), (also_r, other) = divmod(lenient, 8), divmod(strict, 8)
+        assert r == also_r
+        assert not batch.known_RK[r, k]
+        assert not batch.known_RK[r, other]
+        assert batch.rows[r].clauses[0].category in {"social1", "social3"}
+        only_lenient, only_strict = (
+            members(batch, r, k) - members(batch, r, other),
+            members(batch, r, other) - members(batch, r, k),
+        )
+        assert len(only_lenient) == len(only_strict) == 1
+        assert batch.clauses[only_lenient.pop()].category == batch.clauses[only_strict.pop()].category
+
+
+def test_strictness_pairs_are_bounded(library):
+    recipe = Recipe(num_strictness=2)
+    assert len(sample_batch(ROWS, library, np.random.default_rng(0), recipe, strictness=PAIRS).strictness_P2) == 2
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_both_replies_of_a_preference_stand_under_the_same_configurations(library, seed):
+    batch = sample_batch(ROWS, library, np.random.default_rng(seed), PLAIN, preferences=PREFERENCES)
+    assert len(batch.rows) == len(ROWS) + 6
+    assert len(batch.preference_P2) == 3 * 8
+    for chosen, rejected in batch.preference_P2:
+        (r, k), (q, other) = divmod(chosen, 8), divmod(rejected, 8)
+        assert (q, other) == (r + 1, k)
+        assert members(batch, r, k) == members(batch, q, other)
+        assert not batch.known_RK[[r, q]].any()
+        assert batch.rows[r].conversation[-1].content.startswith("good")
+        assert batch.rows[q].conversation == [*batch.rows[r].conversation[:-1], batch.rows[q].conversation[-1]]
+        assert batch.rows[q].conversation[-1].content.startswith("bad")
+
+
+@pytest.mark.parametrize(
+    "bad", [{"num_configurations": 0}, {"num_configurations": 2}, {"restyled_share": 0.8, "mixed_share": 0.3}]
+)
+def test_recipes_are_checked(bad):
+    with pytest.raises(ValueError, match="got Recipe"):
+        Recipe(**bad)
 
 
 def test_similar_clauses_are_not_presumed_kept():

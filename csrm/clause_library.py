@@ -1,0 +1,74 @@
+"""The clauses of a training set, and which of them may be presumed kept by a message that violates another.
+
+Labels say whether a row keeps its own clauses. Counterfactual configurations need more: other clauses that the row
+surely does not violate. Which those are is a table over pairs of clauses, made once from the similarity of their texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from csrm.configurations import Clause
+from csrm.labelled import LabelledRow
+
+__all__ = ["ClauseLibrary"]
+
+# Text about these domains often violates the rules of its neighbour too: never presume otherwise.
+RELATED_DOMAINS = tuple(
+    map(frozenset, ({"social", "diasafety", "requests"}, {"cyber", "requests"}, {"cyber", "social"}))
+)
+
+# Clauses about harm in general, under which any two replies can be compared.
+GENERAL_DOMAINS = ("social", "diasafety", "requests")
+
+# A clause counts as being about something else when its text is at most this similar (cosine).
+UNRELATED_ACROSS_DOMAINS = 0.4
+UNRELATED_WITHIN_DOMAIN = 0.2
+
+
+class ClauseLibrary:
+    """The distinct clauses of a training set, and which may be presumed kept where another is violated."""
+
+    def __init__(self, rows: Sequence[LabelledRow], conduct_domains: frozenset[str] = frozenset({"rbr"})):
+        """Collect clauses.
+
+        Args:
+            rows: labelled rows.
+            conduct_domains: domains whose clauses speak of form ("must not apologise"): any text may violate
+                them, so they are used with their own labels only.
+        """
+        owners: dict[Clause, str] = {}
+        for row in rows:
+            for clause in row.clauses:
+                owners.setdefault(clause, row.domain)
+        self.clauses = list(owners)
+        self.domains = np.array(list(owners.values()))
+        self.index = {clause: number for number, clause in enumerate(self.clauses)}
+        self.is_presumable = ~np.isin(self.domains, list(conduct_domains))
+        self.is_general = np.isin(self.domains, GENERAL_DOMAINS)
+        self.is_unrelated = np.zeros((len(self.clauses), len(self.clauses)), dtype=bool)
+
+    def relate(self, similarity_CC: NDArray[np.float32]) -> None:
+        """Fill the table of unrelated clauses from cosine similarities of the clauses' texts, (C, C)."""
+        same_domain = self.domains[:, None] == self.domains[None, :]
+        related = np.zeros_like(same_domain)
+        for pair in RELATED_DOMAINS:
+            inside = np.isin(self.domains, list(pair))
+            related = related | (inside[:, None] & inside[None, :] & ~same_domain)
+        limit = np.where(same_domain, UNRELATED_WITHIN_DOMAIN, UNRELATED_ACROSS_DOMAINS)
+        categories = np.array([clause.category for clause in self.clauses])
+        same_category = categories[:, None] == categories[None, :]
+        unrelated = (similarity_CC < limit) & ~related & ~same_category & self.is_presumable[None, :]
+        self.is_general = np.isin(self.domains, GENERAL_DOMAINS)
+        self.is_unrelated = np.asarray(unrelated, dtype=bool)
+
+    def numbers(self, row: LabelledRow) -> NDArray[np.int64]:
+        """Numbers of a row's own clauses."""
+        return np.array([self.index[clause] for clause in row.clauses], dtype=np.int64)
+
+    def presumed_kept(self, row: LabelledRow) -> NDArray[np.bool_]:
+        """(C,) clauses that the row's message is presumed not to violate."""
+        return np.asarray(self.is_unrelated[self.numbers(row)].all(axis=0))

@@ -1,0 +1,117 @@
+"""What `csrm train` does: read, run on Ray Train, calibrate, write."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from csrm import held_out
+from csrm.calibration import Calibration
+from csrm.checkpoint import resolve_device, resolve_dtype
+from csrm.errors import InputError
+from csrm.lora import merge_lora
+from csrm.model import CSRM
+from csrm.train_state import load_weights
+from csrm.training import TrainOptions, make_sampler
+from jobs.pipeline import cluster
+from jobs.train_data import Material, Sources, read_material
+from jobs.train_report import follow, show_material, show_report, summarise
+from jobs.train_run import claim, fit, write_model
+from jobs.train_worker import Plan, Start, build_model
+
+__all__ = ["train"]
+
+DEFAULT_STEPS = 1500
+
+
+def train(*, output: Path, resume: bool, num_workers: int, use_gpu: bool, max_failures: int, **values: Any) -> None:
+    """Run the command; see its options for the arguments."""
+    console = Console(stderr=True)
+    sources = _pick(Sources, values)
+    start = _start(values)
+    material = read_material(sources, max_characters=TrainOptions(num_steps=1).max_characters, seed=values["seed"])
+    options = _options(values, len(material.training.rows))
+    show_material(material, console)
+    settings = {"start": asdict(start), "options": asdict(options), "files": material.files} | {
+        "contrasts": sources.contrasts,
+        "holdout": sources.holdout,
+    }
+    folder = claim(output, settings, resume=resume)
+    log = folder / "train.jsonl"
+    with cluster():
+        plan = Plan(
+            start=start,
+            options=options,
+            source=_source(start, material, options),
+            log=str(log.absolute()),
+            save_every=values["save_every"],
+            strategy=values["strategy"],
+        )
+        with follow(log, options.num_steps, console):
+            checkpoint = fit(plan, folder, num_workers=num_workers, use_gpu=use_gpu, max_failures=max_failures)
+    model = build_model(start)
+    load_weights(model, checkpoint)
+    calibration = _finish(model, material, options, is_adapted=start.lora is not None)
+    report = summarise(log) | {"calibration": calibration, "rows": material.rows.to_json()}
+    report |= {"preferences": material.preferences.to_json()}
+    model.facts = {"data": material.files, "backbone": Path(start.backbone).name, "options": settings["options"]}
+    extra = {"train.jsonl": log.read_text(encoding="utf-8"), "train.json": json.dumps(report, indent=2) + "\n"}
+    write_model(model, output, extra)
+    shutil.rmtree(folder)
+    show_report(report, output, console)
+
+
+def _source(start: Start, material: Material, options: TrainOptions) -> Any:
+    """What draws batches, in Ray's object store; the model is only needed to relate clauses, and let go."""
+    import ray
+
+    model = build_model(start).to(resolve_device("auto"))
+    return ray.put((make_sampler(model, material.training, options), model.encoder))
+
+
+def _finish(model: CSRM, material: Material, options: TrainOptions, *, is_adapted: bool) -> dict[str, Any]:
+    """Merge adapters, round the weights as they will be written, and calibrate what is left."""
+    import torch
+
+    if is_adapted:
+        merge_lora(model)
+    device = resolve_device("auto")
+    model.to(torch.bfloat16).to(device, resolve_dtype("auto", device))
+    model.calibration, num_cells = Calibration(), 0
+    if material.held:
+        model.calibration, num_cells = held_out.fit_held_out(model, material.training, material.held, options)
+    model.to("cpu", torch.bfloat16)
+    return {"scale": model.calibration.scale, "bias": model.calibration.bias, "cells": num_cells}
+
+
+def _start(values: dict[str, Any]) -> Start:
+    backbone = values["backbone"]
+    if Path(backbone).exists():
+        backbone = str(Path(backbone).absolute())  # workers run in folders of their own
+    return Start(
+        backbone=backbone,
+        name=values["name"],
+        num_probes=values["probes"],
+        read_out=values["read_out"],
+        lora=values["lora"],
+        seed=values["seed"],
+    )
+
+
+def _options(values: dict[str, Any], num_rows: int) -> TrainOptions:
+    if values["steps"] and values["epochs"]:
+        raise InputError("give --steps or --epochs, not both")
+    epochs = values["epochs"]
+    num_steps = math.ceil(epochs * num_rows / values["batch_rows"]) if epochs else values["steps"] or DEFAULT_STEPS
+    return _pick(TrainOptions, values | {"num_steps": num_steps})
+
+
+def _pick(kind: Any, values: dict[str, Any]) -> Any:
+    """A dataclass from those of the values that it has fields for."""
+    return kind(**{field.name: values[field.name] for field in fields(kind) if field.name in values})
