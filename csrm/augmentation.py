@@ -110,6 +110,13 @@ class _Drawing:
     ) -> None:
         self.library, self.rng, self.recipe = library, rng, recipe
         own = sorted({library.index[clause] for row in rows for clause in row.clauses})
+        # "No hate speech." for a narrow rule would be wrong where a row keeps the rule and yet is hateful.
+        self.narrow = {
+            library.index[clause]
+            for row in rows
+            for clause, violated in zip(row.clauses, row.violated, strict=True)
+            if not violated
+        }
         extra = rng.choice(np.flatnonzero(library.is_presumable), size=recipe.num_extra_clauses)
         self.pool = np.array(sorted({*own, *extra.tolist()}))
         self.place = {number: place for place, number in enumerate(self.pool.tolist())}
@@ -125,7 +132,7 @@ class _Drawing:
     def _in_some_words(self, number: int) -> Clause:
         clause, dice = self.library.clauses[number], self.rng.random()
         if dice < self.recipe.restyled_share:
-            return restyle(clause, self.rng)
+            return restyle(clause, self.rng, terse=number not in self.narrow)
         if dice < self.recipe.restyled_share + self.recipe.mixed_share:
             unrelated = np.flatnonzero(self.library.is_unrelated[number])
             if len(unrelated):

@@ -74,7 +74,8 @@ class Configuration:
     """The file that it came from."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "title", _normalised(self.title) or self.id.replace("_", " ").capitalize())
+        title = self.title.strip() or self.id.replace("_", " ").capitalize()
+        object.__setattr__(self, "title", _normalised(title))
         object.__setattr__(self, "context", _normalised(self.context))
         object.__setattr__(self, "clauses", tuple(self.clauses))
         if not _ID.fullmatch(self.id):

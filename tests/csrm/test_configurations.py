@@ -62,6 +62,7 @@ def test_texts_are_normalised_on_construction() -> None:
         category="Caf\u00e9", guideline="No blood."
     )
     assert Configuration(id="my_game", clauses=(GORE,)).title == "My game"
+    assert Configuration(id="game_", clauses=(GORE,)).title == "Game"
 
 
 @LAWS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,16 @@ OPTIONS = TrainOptions(
 )
 FLAGS = "--steps 6 --batch-rows 8 --batch-preferences 2 --max-tokens 300 --backbone-lr 1e-3 --gamma 0.5 --dtype float32"
 TERMS = ("loss", "classification", "preference", "accuracy", "grad_norm", "preference_margin", "learning_rate")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _loops_travel():
+    """Workers cannot import this file: its functions go to them by value."""
+    from ray import cloudpickle
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    yield
+    cloudpickle.unregister_pickle_by_value(sys.modules[__name__])
 
 
 @pytest.fixture(scope="module")
