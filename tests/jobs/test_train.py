@@ -29,6 +29,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
 ]
 
+# A key bias has no gradient but rounding, which AdamW scales up to a step like any other.
+WEIGHT_NOISE = 1e-5
 NUM_STEPS = 6
 OPTIONS = TrainOptions(
     num_steps=NUM_STEPS, batch_rows=8, batch_preferences=2, max_tokens=300, backbone_lr=1e-3, gamma=0.5, dtype="float32"
@@ -157,7 +159,7 @@ def test_a_killed_worker_is_replaced_and_the_run_ends_as_if_nothing_had_been(pla
     checkpoint = fit(plan, tmp_path / "run", max_failures=1, loop=killed_once)
     assert (tmp_path / "killed").exists()
     assert_same(found(plan.log), expected, 1e-6)
-    assert_same_weights(checkpoint, model, 1e-6)
+    assert_same_weights(checkpoint, model, WEIGHT_NOISE)
 
 
 @pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
@@ -224,7 +226,7 @@ def test_the_model_folder_is_whole_calibrated_and_in_bfloat16(trained, undisturb
     model = csrm.CSRM.from_pretrained(output, dtype="float32")
     for name, parameter in undisturbed[1].named_parameters():
         difference = (model.get_parameter(name) - parameter).abs().max().item()
-        assert difference <= 0.005 * parameter.abs().max().item(), name
+        assert difference <= 0.005 * parameter.abs().max().item() + WEIGHT_NOISE, name
     assert {tensor.dtype for tensor in load_file(output / "model.safetensors").values()} == {torch.bfloat16}
     assert model.calibration.scale != 1.0
     assert model.facts["data"][0]["file"] == "rows.jsonl"
