@@ -35,9 +35,7 @@ def add_lora(model: CSRM, rank: int) -> None:
         raise CSRMError("--lora needs the package peft: pip install 'csrm[lora]'") from None
     names = [name for name, module in model.backbone.named_modules() if isinstance(module, nn.Linear)]
     config = LoraConfig(r=rank, lora_alpha=ALPHA_PER_RANK * rank, lora_dropout=0.0, target_modules=names)
-    inject_adapter_in_model(config, model.backbone)
-    for name, parameter in model.backbone.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+    inject_adapter_in_model(config, model.backbone)  # and freezes everything else of it
 
 
 def merge_lora(model: CSRM) -> None:

@@ -36,6 +36,9 @@ MANY = "May be given several times."
     help="Add the bundled requests and answers, and put single messages into conversations.",
 )
 @click.option(
+    "--num-contrasts", default=4_000, show_default=True, type=click.IntRange(1), help="How many rows those are."
+)
+@click.option(
     "--exclude-prompts", multiple=True, metavar="PATH", help=f"Leave out rows that share a prompt with it. {MANY}"
 )
 @click.option("--backbone", required=True, help="Hugging Face model (folder or hub name), or a CSRM to train on.")
@@ -60,6 +63,21 @@ MANY = "May be given several times."
 )
 @click.option(
     "--max-tokens", default=32_768, show_default=True, type=click.IntRange(1), help="Tokens per worker at once."
+)
+@click.option(
+    "--max-characters", default=6_000, show_default=True, type=click.IntRange(1), help="Longer conversations stay out."
+)
+@click.option(
+    "--num-configurations", default=8, show_default=True, type=click.IntRange(1), help="Cells per conversation."
+)
+@click.option(
+    "--num-extra-clauses", default=24, show_default=True, type=click.IntRange(0), help="Other rows' clauses per step."
+)
+@click.option(
+    "--num-permissions", default=16, show_default=True, type=click.IntRange(0), help="Clauses with an allowing twin."
+)
+@click.option(
+    "--num-strictness", default=8, show_default=True, type=click.IntRange(0), help="Strictness pairs per step, at most."
 )
 @click.option("--probes", default=0, show_default=True, type=click.IntRange(0), help="Probe tokens per cell.")
 @click.option(

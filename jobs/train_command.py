@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 
 from csrm import held_out
+from csrm.augmentation import Recipe
 from csrm.calibration import Calibration
 from csrm.checkpoint import resolve_device, resolve_dtype
 from csrm.errors import InputError
@@ -20,6 +21,7 @@ from csrm.model import CSRM
 from csrm.train_state import load_weights
 from csrm.training import TrainOptions, make_sampler
 from jobs.pipeline import cluster
+from jobs.train import DEFAULT_STEPS
 from jobs.train_data import Material, Sources, read_material
 from jobs.train_report import follow, show_material, show_report, summarise
 from jobs.train_run import claim, fit, write_model
@@ -27,19 +29,17 @@ from jobs.train_worker import Plan, Start, build_model
 
 __all__ = ["train"]
 
-DEFAULT_STEPS = 1500
-
 
 def train(*, output: Path, resume: bool, num_workers: int, use_gpu: bool, max_failures: int, **values: Any) -> None:
     """Run the command; see its options for the arguments."""
     console = Console(stderr=True)
     sources = _pick(Sources, values)
     start = _start(values)
-    material = read_material(sources, max_characters=TrainOptions(num_steps=1).max_characters, seed=values["seed"])
+    material = read_material(sources, max_characters=values["max_characters"], seed=values["seed"])
     options = _options(values, len(material.training.rows))
     show_material(material, console)
     settings = {"start": asdict(start), "options": asdict(options), "files": material.files} | {
-        "contrasts": sources.contrasts,
+        "contrasts": sources.num_contrasts if sources.contrasts else 0,
         "holdout": sources.holdout,
     }
     folder = claim(output, settings, resume=resume)
@@ -109,7 +109,10 @@ def _options(values: dict[str, Any], num_rows: int) -> TrainOptions:
         raise InputError("give --steps or --epochs, not both")
     epochs = values["epochs"]
     num_steps = math.ceil(epochs * num_rows / values["batch_rows"]) if epochs else values["steps"] or DEFAULT_STEPS
-    return _pick(TrainOptions, values | {"num_steps": num_steps})
+    try:
+        return _pick(TrainOptions, values | {"num_steps": num_steps, "recipe": _pick(Recipe, values)})
+    except ValueError as error:
+        raise InputError(f"these options do not go together: {error}") from None
 
 
 def _pick(kind: Any, values: dict[str, Any]) -> Any:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Material", "Sources", "read_material", "split_share", "stream_parts"]
 
-NUM_CONTRASTS = 4_000
-"""Rows drawn from the library of requests and answers."""
 DRAW_SHARE = 0.2
 """Of a core's scheduling slot, for a process that draws batches; training takes the rest."""
 STEPS_PER_BLOCK = 16
@@ -47,6 +45,9 @@ class Sources:
     exclude_prompts: Sequence[str] = ()
     """Files in any shape whose prompts must not be learned."""
     contrasts: bool = True
+    """Whether rows from the library of requests and answers join, and single messages are put into conversations."""
+    num_contrasts: int = 4_000
+    """Rows drawn from that library."""
     holdout: float = 0.02
     """Share of the clauses kept out, for calibration."""
 
@@ -82,14 +83,14 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
     quality, preference_quality, files = Quality(), Quality(), []
     excluded = _excluded_prompts(sources.exclude_prompts)
     rows = [row for entry in sources.data for row in _judgements(entry, quality, files)]
-    rows = clean_rows(rows, quality, excluded=excluded, max_characters=max_characters)
-    pairs = [row for path in sources.preferences for row in _counted(path, read_preferences, preference_quality, files)]
-    pairs = clean_preferences(pairs, preference_quality, excluded=excluded, max_characters=max_characters)
     frames = None
     if sources.contrasts:
         topics = load_contrasts()
-        rows += contrast_rows(topics, np.random.default_rng(seed), NUM_CONTRASTS)
+        rows += contrast_rows(topics, np.random.default_rng(seed), sources.num_contrasts)
         frames = Frames(refusals=topics[0].refusals, openers=topics[0].openers)
+    rows = clean_rows(rows, quality, excluded=excluded, max_characters=max_characters)
+    pairs = [row for path in sources.preferences for row in _counted(path, read_preferences, preference_quality, files)]
+    pairs = clean_preferences(pairs, preference_quality, excluded=excluded, max_characters=max_characters)
     kept, held = holdout_clauses(rows, sources.holdout)
     if not kept:
         raise InputError("nothing is left to train on; see what was left out, and --holdout")

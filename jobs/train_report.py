@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -127,8 +126,3 @@ def show_report(report: Mapping[str, Any], output: Path, console: Console) -> No
             f"scale {calibration['scale']:.3f}, bias {calibration['bias']:+.3f}",
         )
     say(console, f"wrote {output}")
-
-
-def write_report(report: Mapping[str, Any], folder: Path) -> None:
-    """Leave the report beside the weights."""
-    (folder / "train.json").write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

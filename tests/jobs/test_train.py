@@ -22,12 +22,8 @@ from jobs.train_log import StepLog, latest_step, read_steps
 from jobs.train_run import claim, fit, training_folder
 from jobs.train_worker import Plan, Start, build_model, train_loop
 
-pytestmark = [
-    # Ray Data warns of its own old settings whenever a dataset is made.
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context"),
-    # Ray Train leaves the loop that it ran its controller in to the garbage collector.
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-]
+# Ray Data warns of its own old settings whenever a dataset is made.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 
 # A key bias has no gradient but rounding, which AdamW scales up to a step like any other.
 WEIGHT_NOISE = 1e-5
@@ -267,11 +263,23 @@ def test_material_is_divided_by_clauses(material):
     assert {pair.split for pair in material.training.preferences} == {"train"}
 
 
-def test_contrasts_add_rows_and_frames(files):
-    material = read_material(Sources(data=[str(files / "rows.jsonl")], holdout=0), max_characters=6_000, seed=0)
-    assert sum(row.domain == "requests" for row in material.training.rows) > 1_000
+def test_contrasts_add_rows_and_frames_and_give_way_to_excluded_prompts(files, tmp_path):
+    def read(**more):
+        sources = Sources(data=[str(files / "rows.jsonl")], holdout=0, num_contrasts=300, **more)
+        return read_material(sources, max_characters=6_000, seed=0)
+
+    def contrasts(material):
+        return [row for row in material.training.rows if row.domain == "requests"]
+
+    material = read()
+    assert len(contrasts(material)) == 300
     assert material.training.frames is not None
     assert material.held == []
+    asked = contrasts(material)[0].conversation[0].content
+    (tmp_path / "excluded.jsonl").write_text(json.dumps({"text": asked.upper()}) + "\n")
+    left = contrasts(read(exclude_prompts=[str(tmp_path / "excluded.jsonl")]))
+    assert 0 < len(left) < 300
+    assert asked not in {message.content for row in left for message in row.conversation}
 
 
 def test_a_stopped_run_is_only_resumed_with_its_own_settings(tmp_path):
@@ -298,6 +306,7 @@ def test_the_log_forgets_steps_that_are_done_again(tmp_path):
         (["--data", "no.jsonl@2"], "at least 0 and below 1"),
         (["--data", "no.jsonl@x"], "after @ comes a share"),
         (["--data", "ROWS", "--steps", "2", "--epochs", "1"], "not both"),
+        (["--data", "ROWS", "--num-configurations", "2"], "do not go together: strictness pairs take two"),
         (["--data", "ROWS", "--exclude-prompts", "ROWS"], "nothing is left to train on"),
         (["--data", "ROWS", "--preferences", "ROWS"], "rows.jsonl, line 1: no field 'chosen'"),
     ],
