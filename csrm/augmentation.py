@@ -3,8 +3,8 @@
 A labelled row says that a message violates (or keeps) a clause. Around it grow *counterfactual* configurations:
 its own clauses in, or out; other clauses, presumed not violated, beside them; the same clauses in other words; twins
 that allow what a clause forbids. The label follows from the set: a configuration is violated iff a violated clause is
-in it (arXiv 2605.30487, section on augmentation). Without them a model can reach .95 AUC on these rows and never
-read the configuration.
+in it (arXiv 2605.30487, section on augmentation) and its twin is not. Without them a model can reach .95 AUC on these
+rows and never read the configuration.
 
 Two kinds of cells carry no label and are only ranked: a row under a strict and a lenient wording of one clause
 (strictness pairs), and two replies to one history under the same configuration (preference pairs).
@@ -27,7 +27,7 @@ from csrm.permissions import permission
 from csrm.strictness import StrictnessPair, guideline
 from csrm.wording import mixed, restyle
 
-__all__ = ["Batch", "ClauseLibrary", "Recipe", "sample_batch"]
+__all__ = ["Recipe", "sample_batch"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,9 @@ class Recipe:
     num_extra_clauses: int = 24
     """Clauses drawn from the library beside the rows' own, to stand in configurations as presumed kept."""
     num_permissions: int = 16
-    """How many of the rows' own clauses get a twin that allows what they forbid."""
+    """How many of the rows' own clauses, at most, get a twin that allows what they forbid."""
+    overridden_share: float = 0.25
+    """Share of the configurations with a violated clause that hold its twin too, where there is one: these comply."""
     restyled_share: float = 0.5
     """Share of the clauses that are put in other words."""
     mixed_share: float = 0.1
@@ -54,8 +56,8 @@ class Recipe:
             raise ValueError(f"num_configurations and max_clauses must be at least 1, got {self}")
         if self.num_strictness and self.num_configurations < 3:
             raise ValueError(f"strictness pairs take two of the configurations: num_configurations >= 3, got {self}")
-        if not 0 <= self.restyled_share + self.mixed_share <= 1:
-            raise ValueError(f"restyled_share and mixed_share must be shares of all clauses, got {self}")
+        if not 0 <= self.restyled_share + self.mixed_share <= 1 or not 0 <= self.overridden_share <= 1:
+            raise ValueError(f"restyled_share, mixed_share and overridden_share must be shares, got {self}")
 
 
 def sample_batch(
@@ -70,7 +72,8 @@ def sample_batch(
     """Draw configurations around each row.
 
     Clauses come from the rows' own and a few extra ones, so that one encoding of each serves the whole batch.
-    Half of a row's configurations hold a clause that it violates, if it violates any.
+    Half of a row's configurations hold a clause that it violates, if it violates any; in some of them that clause is
+    allowed again.
 
     Args:
         rows: labelled rows of the library.
@@ -81,22 +84,24 @@ def sample_batch(
         strictness: pairs of guidelines to rank matching rows under.
     """
     drawn = _Drawing(library, rng, recipe, rows)
-    cells = [drawn.configurations(row) for row in rows]
-    complies = np.array([drawn.labels(row, own) for row, own in zip(rows, cells, strict=True)])
-    strictness_P2 = drawn.strictness_cells(rows, cells, strictness)
+    choices = [drawn.choice(row) for row in rows]
+    cells = [[choice.draw(rng, drawn.size(), k) for k in range(recipe.num_configurations)] for choice in choices]
+    complies = [[choice.complies(members) for members in own] for choice, own in zip(choices, cells, strict=True)]
+    strictness_P2 = drawn.strictness_cells(rows, choices, cells, strictness)
     replies, shared = drawn.preference_cells(preferences)
     index = drawn.index([*cells, *shared])
-    unknown = np.zeros(index.shape[:2], dtype=bool)
-    unknown[len(rows) :] = True
-    unknown.reshape(-1)[strictness_P2.ravel()] = True
+    complies_RK, unknown_RK = np.zeros((2, *index.shape[:2]), dtype=bool)
+    complies_RK[: len(rows)] = complies
+    unknown_RK[len(rows) :] = True
+    unknown_RK.reshape(-1)[strictness_P2.ravel()] = True
     first = np.arange(len(rows), len(index), 2)[:, None] * recipe.num_configurations
     chosen = (first + np.arange(recipe.num_configurations)).ravel()
     return Batch(
         rows=[*rows, *replies],
         clauses=drawn.clauses,
         index_RKM=index,
-        complies_RK=np.concatenate([complies, np.zeros((len(replies), recipe.num_configurations), dtype=bool)]),
-        unknown_RK=unknown,
+        complies_RK=complies_RK,
+        unknown_RK=unknown_RK,
         strictness_P2=strictness_P2,
         preference_P2=np.stack([chosen, chosen + recipe.num_configurations], axis=1),
     )
@@ -121,8 +126,16 @@ class _Drawing:
         self.pool = np.array(sorted({*own, *extra.tolist()}))
         self.place = {number: place for place, number in enumerate(self.pool.tolist())}
         self.clauses = [self._in_some_words(int(number)) for number in self.pool]
-        allowed = rng.choice(own, size=min(recipe.num_permissions, len(own)), replace=False).tolist()
-        self.twin = {number: self.add(permission(library.clauses[number], rng)) for number in allowed}
+        self.twin = {number: self.add(permission(library.clauses[number], rng)) for number in self._allowed(rows)}
+
+    def _allowed(self, rows: Sequence[LabelledRow]) -> list[int]:
+        """One clause of each of some rows, a violated one if there is one: where a permission matters most."""
+        chosen: dict[int, None] = {}
+        for r in self.rng.permutation(len(rows))[: self.recipe.num_permissions].tolist():
+            numbers, violated = self.library.numbers(rows[r]), np.array(rows[r].violated, dtype=bool)
+            if len(numbers):
+                chosen[int(self.rng.choice(numbers[violated] if violated.any() else numbers))] = None
+        return list(chosen)
 
     def add(self, clause: Clause) -> int:
         """Append a clause; returns its place."""
@@ -139,18 +152,12 @@ class _Drawing:
                 return mixed(clause, self.library.clauses[int(self.rng.choice(unrelated))], self.rng)
         return clause
 
-    def configurations(self, row: LabelledRow) -> list[NDArray[np.int64]]:
-        """K configurations around a row, the even ones with a violated clause if it has one."""
-        choice = self._choice(row)
-        return [choice.draw(self.rng, self._size(), with_bad=k % 2 == 0) for k in range(self.recipe.num_configurations)]
-
-    def labels(self, row: LabelledRow, cells: Sequence[NDArray[np.int64]]) -> list[bool]:
-        """A cell complies iff no clause that the row violates is in it."""
-        bad = self._choice(row).bad
-        return [not np.isin(members, bad).any() for members in cells]
-
     def strictness_cells(
-        self, rows: Sequence[LabelledRow], cells: list[list[NDArray[np.int64]]], pairs: Sequence[StrictnessPair]
+        self,
+        rows: Sequence[LabelledRow],
+        choices: Sequence[_Choice],
+        cells: list[list[NDArray[np.int64]]],
+        pairs: Sequence[StrictnessPair],
     ) -> NDArray[np.int64]:
         """Put a lenient and a strict guideline into the last two cells of some violating rows.
 
@@ -163,8 +170,8 @@ class _Drawing:
             if not fitting or len(found) == self.recipe.num_strictness:
                 continue
             pair = fitting[int(self.rng.integers(len(fitting)))]
-            other = self._choice(rows[r]).other
-            beside = self.rng.choice(other, size=min(len(other), self._size() - 1), replace=False)
+            other = choices[r].other
+            beside = self.rng.choice(other, size=min(len(other), self.size() - 1), replace=False)
             for place, num_forbidden in ((-2, pair.lenient), (-1, pair.strict)):
                 cells[r][place] = np.append(beside, self.add(guideline(pair.ladder, num_forbidden, self.rng)))
             last = (r + 1) * self.recipe.num_configurations
@@ -199,18 +206,28 @@ class _Drawing:
                 index[r, k, : len(members)] = members
         return index
 
-    def _size(self) -> int:
+    def size(self) -> int:
+        """Clauses of one configuration."""
         return int(math.exp(self.rng.uniform(0, math.log(self.recipe.max_clauses + 1))))
 
-    def _choice(self, row: LabelledRow) -> _Choice:
+    def choice(self, row: LabelledRow) -> _Choice:
+        """What the configurations of a row are drawn from."""
         numbers = self.library.numbers(row).tolist()
         known = np.array([self.place[number] for number in numbers], dtype=np.int64)
         violated = np.array(row.violated, dtype=bool)
+        kept = self.library.presumed_kept(row)
+        bad = {number for number, broken in zip(numbers, row.violated, strict=True) if broken}
         return _Choice(
             bad=known[violated],
             good=known[~violated],
             allowed=np.array([self.twin[number] for number in numbers if number in self.twin], dtype=np.int64),
-            other=np.flatnonzero(self.library.presumed_kept(row)[self.pool]),
+            other=np.flatnonzero(kept[self.pool]),
+            beside=np.array(
+                [twin for number, twin in self.twin.items() if kept[number] or number in {*numbers} - bad],
+                dtype=np.int64,
+            ),
+            twin={self.place[number]: self.twin[number] for number in bad if number in self.twin},
+            overridden_share=self.recipe.overridden_share,
         )
 
 
@@ -232,17 +249,35 @@ class _Choice:
     """Twins that allow what own clauses forbid."""
     other: NDArray[np.int64]
     """Clauses about something else, presumed kept."""
+    beside: NDArray[np.int64]
+    """Twins that allow something else: what kept clauses forbid, own or not."""
+    twin: dict[int, int]
+    """The twin of each violated clause that has one."""
+    overridden_share: float
 
-    def draw(self, rng: np.random.Generator, size: int, *, with_bad: bool) -> NDArray[np.int64]:
-        """One configuration of at most `size` clauses, holding a violated one if asked for and there is one."""
-        core = self._core(rng, with_bad)
+    def draw(self, rng: np.random.Generator, size: int, k: int) -> NDArray[np.int64]:
+        """The k-th configuration, of at most `size` clauses; every even one holds a violated clause if there is one.
+
+        A violated clause may be followed by its twin, which makes one more.
+        """
+        core = self._core(rng, with_bad=k % 2 == 0)
         num_core = min(len(core), size) if core is self.good else 1
         members = rng.choice(core, size=num_core, replace=False)
-        rest = np.setdiff1d(np.concatenate([self.good, self.other]), members)
+        rest = np.setdiff1d(np.concatenate([self.good, self.other, self.beside]), members)
         filling = rng.choice(rest, size=min(size - num_core, len(rest)), replace=False)
-        return np.concatenate([members, filling])
+        overriding = [
+            self.twin[place]
+            for place in members.tolist()
+            if place in self.twin and rng.random() < self.overridden_share
+        ]
+        return np.concatenate([members, filling, np.array(overriding, np.int64)])
 
-    def _core(self, rng: np.random.Generator, with_bad: bool) -> NDArray[np.int64]:
+    def complies(self, members: NDArray[np.int64]) -> bool:
+        """Whether no violated clause is among the members without its twin."""
+        held = {*members.tolist()}
+        return not any(place in held and self.twin.get(place) not in held for place in self.bad.tolist())
+
+    def _core(self, rng: np.random.Generator, *, with_bad: bool) -> NDArray[np.int64]:
         own = self.bad if len(self.bad) else self.good
         if with_bad and len(own):
             return own

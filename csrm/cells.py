@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csrm.batch import Batch, Tokens, split_long_clauses
+from csrm.evidence import combine
 from csrm.model import CSRM, Encoded, Policies
 
 __all__ = ["batch_reward", "cell_logits", "tokens_reward"]
@@ -27,8 +28,7 @@ def batch_reward(model: CSRM, batch: Batch) -> tuple[Tensor, int]:
 def tokens_reward(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> Tensor:
     """Rewards of the cells of a tokenised batch (R, K), float32 with gradients.
 
-    Each row has configurations of its own, so clause logits are gathered row by row instead of by `soft_or`'s
-    table; probes run on the rows' own configurations.
+    Each row has configurations of its own: clause logits are gathered row by row, and probes run on them.
 
     Args:
         model: the model.
@@ -59,11 +59,8 @@ def tokens_reward(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> 
 
 def cell_logits(model: CSRM, windows: Encoded, clauses: Encoded, index_WKM: NDArray[np.int64]) -> Tensor:
     """Log-odds of violation (W, K) of each window under its own K configurations."""
-    logits_WC = model.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
-    never_W1 = logits_WC.new_full((len(logits_WC), 1), -torch.inf)
-    padded_WC = torch.cat([logits_WC, never_W1], dim=1)
-    index = torch.from_numpy(index_WKM).to(model.device)
-    logits_WK = padded_WC.gather(1, index.flatten(1)).view_as(index).logsumexp(-1)
+    logits_WC2 = model.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
+    logits_WK, _ = combine(logits_WC2, torch.from_numpy(index_WKM).to(model.device))
     if not model.layout.num_probes:
         return logits_WK
     num_clauses = len(clauses.blocks.lengths)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import torch
 from huggingface_hub import save_torch_state_dict
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 from csrm.calibration import Calibration
 from csrm.encoding import Encoder, Limits, load_tokenizer
@@ -41,7 +44,10 @@ __all__ = [
 EMBEDDED_MODEL = Path(__file__).parent / "models" / "csrm-mini"
 """The model that ships inside the package."""
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+SILENCE = -100.0
+"""Log-odds of permission in checkpoints of format 1, whose clauses could only object."""
 NEAR_SILENCE = -8.0
 """Log-odds of violation that an untrained clause starts with beside a verbalizer."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -54,6 +60,8 @@ def load(folder: str | Path | None, *, dtype: str = "auto", device: str = "auto"
     target = resolve_device(device)
     config = AutoConfig.from_pretrained(path)
     weights = _read_weights(path)
+    if facts["format"] == 1:
+        weights |= _with_permissions(weights)
     with torch.device("meta"):
         backbone = AutoModel.from_config(config, **_backbone_options(config))
     layout = Layout(**facts["layout"])
@@ -130,7 +138,8 @@ def read_calibration(facts: dict[str, Any], path: Path) -> Calibration:
 def from_backbone(folder: str | Path, layout: Layout, *, name: str = "csrm", device: str = "auto") -> CSRM:
     """A CSRM with untrained evidence on a pre-trained Hugging Face backbone (a folder or a hub name), float32."""
     config = AutoConfig.from_pretrained(folder)
-    backbone: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32, **_backbone_options(config))
+    with _quiet():
+        backbone: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32, **_backbone_options(config))
     limits = Limits(max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens)
     model = CSRM(backbone, Encoder(load_tokenizer(folder), limits), layout, name=name)
     _share_segments(backbone)
@@ -146,7 +155,8 @@ def from_language_model(folder: str | Path, layout: Layout, *, name: str = "csrm
     Raises:
         CheckpointError: the tokenizer cannot tell the verdicts apart, or the backbone is no decoder.
     """
-    language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with _quiet():
+        language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = load_tokenizer(folder)
     safe, unsafe = token_ids(tokenizer)
     question = torch.tensor(tokenizer(QUESTION, add_special_tokens=False)["input_ids"])
@@ -188,6 +198,20 @@ def resolve_dtype(dtype: str, device: torch.device) -> torch.dtype:
     return DTYPES[dtype]
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar for a second's work, and no report on weights that are left out on purpose."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+
+
 def _existing(folder: str | Path | None) -> Path:
     path = EMBEDDED_MODEL if folder is None else Path(folder)
     if not (path / "csrm.json").is_file():
@@ -198,8 +222,8 @@ def _existing(folder: str | Path | None) -> Path:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((path / "csrm.json").read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
-            raise CheckpointError(f"{path / 'csrm.json'}: format {facts['format']} is not {FORMAT}; update csrm")
+        if facts["format"] not in READABLE:
+            raise CheckpointError(f"{path / 'csrm.json'}: format {facts['format']} is newer than {FORMAT}; update csrm")
     except (json.JSONDecodeError, KeyError) as error:
         raise CheckpointError(f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again") from None
     return facts
@@ -223,6 +247,15 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
         except Exception as error:  # safetensors raises its own untyped error
             raise CheckpointError(f"{file}: unreadable weights ({error}); copy the model folder again") from None
     return weights
+
+
+def _with_permissions(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The output layer of the pair network of format 1, with a second row that never permits anything."""
+    weight, bias = weights["clause_evidence.output.weight"], weights["clause_evidence.output.bias"]
+    return {
+        "clause_evidence.output.weight": torch.cat([weight, torch.zeros_like(weight)]),
+        "clause_evidence.output.bias": torch.cat([bias, torch.full_like(bias, SILENCE)]),
+    }
 
 
 def _fingerprint(state: dict[str, torch.Tensor], layout: Layout) -> str:

@@ -18,11 +18,17 @@ __all__ = ["ClauseLibrary"]
 
 # Text about these domains often violates the rules of its neighbour too: never presume otherwise.
 RELATED_DOMAINS = tuple(
-    map(frozenset, ({"social", "diasafety", "requests"}, {"cyber", "requests"}, {"cyber", "social"}))
+    map(
+        frozenset,
+        ({"social", "diasafety", "requests", "exchanges"}, {"cyber", "requests", "exchanges"}, {"cyber", "social"}),
+    )
 )
 
 # Clauses about harm in general, under which any two replies can be compared.
 GENERAL_DOMAINS = ("social", "diasafety", "requests")
+
+# Clauses about form ("must not apologise"), or about anything at all: any text may violate them.
+CONDUCT_DOMAINS = frozenset({"rbr", "exchanges"})
 
 # A clause counts as being about something else when its text is at most this similar (cosine).
 UNRELATED_ACROSS_DOMAINS = 0.4
@@ -32,13 +38,12 @@ UNRELATED_WITHIN_DOMAIN = 0.2
 class ClauseLibrary:
     """The distinct clauses of a training set, and which may be presumed kept where another is violated."""
 
-    def __init__(self, rows: Sequence[LabelledRow], conduct_domains: frozenset[str] = frozenset({"rbr"})):
+    def __init__(self, rows: Sequence[LabelledRow], conduct_domains: frozenset[str] = CONDUCT_DOMAINS):
         """Collect clauses.
 
         Args:
-            rows: labelled rows.
-            conduct_domains: domains whose clauses speak of form ("must not apologise"): any text may violate
-                them, so they are used with their own labels only.
+            rows: labelled rows; a clause belongs to the domain where it comes first.
+            conduct_domains: domains whose clauses are used with their own labels only.
         """
         owners: dict[Clause, str] = {}
         for row in rows:

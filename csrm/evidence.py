@@ -1,7 +1,8 @@
 """From pooled vectors to a reward: clause evidence, soft-OR over a configuration, probe evidence.
 
 Shape letters: R records (or windows), C distinct clauses, N configurations, M clauses of the longest
-configuration, E hidden size of the backbone, W width of the pair network.
+configuration, E hidden size of the backbone, W width of the pair network. The 2 of clause logits: a clause
+objects, and a clause permits.
 """
 
 from __future__ import annotations
@@ -14,17 +15,20 @@ from torch import Tensor, nn
 
 from csrm.verbalizer import verbalizer_reward
 
-__all__ = ["ClauseEvidence", "ProbeEvidence", "VerbalizerEvidence", "clause_index", "soft_or"]
+__all__ = ["ClauseEvidence", "ProbeEvidence", "VerbalizerEvidence", "clause_index", "combine"]
 
 # Pairs per step of the pair network: bounds its memory whatever the numbers of records and clauses.
 MAX_PAIRS = 32_768
 
+# Log-odds that an untrained clause permits anything: low, so that permissions are learned and not unlearned.
+RESERVE = -3.0
+
 
 class ClauseEvidence(nn.Module):
-    """Log-odds that a conversation violates a clause, from their pooled vectors u and v.
+    """What a clause says to a conversation: log-odds of violation z and of permission a, from pooled vectors u and v.
 
-    z = w · gelu(A u + B v + C [u ∘ v; |u − v|] + b). The first layer splits: A u is computed once per record,
-    B v once per clause, and only the cheap C part once per pair.
+    (z, a) = O · gelu(A u + B v + C [u ∘ v; |u − v|] + b) + c. The first layer splits: A u is computed once per
+    record, B v once per clause, and only the cheap C part once per pair.
     """
 
     def __init__(self, hidden_size: int, width: int):
@@ -32,10 +36,11 @@ class ClauseEvidence(nn.Module):
         self.row = nn.Linear(hidden_size, width)
         self.column = nn.Linear(hidden_size, width, bias=False)
         self.pair = nn.Linear(2 * hidden_size, width, bias=False)
-        self.output = nn.Linear(width, 1)
+        self.output = nn.Linear(width, 2)
+        nn.init.constant_(self.output.bias[1], RESERVE)
 
     def forward(self, row_RE: Tensor, column_CE: Tensor) -> Tensor:
-        """Logits of violation for every pair, float32 (R, C)."""
+        """(z, a) of every pair, float32 (R, C, 2)."""
         dtype = self.row.weight.dtype
         row_RE, column_CE = unit(row_RE).to(dtype), unit(column_CE).to(dtype)
         row_RW, column_CW = self.row(row_RE), self.column(column_CE)
@@ -50,8 +55,8 @@ class ClauseEvidence(nn.Module):
         row_R1E, column_1CE = row_RE.unsqueeze(1), column_CE.unsqueeze(0)
         pair_RCE = torch.cat([row_R1E * column_1CE, (row_R1E - column_1CE).abs()], dim=-1)
         hidden_RCW = F.gelu(self.pair(pair_RCE) + row_RW.unsqueeze(1) + column_CW.unsqueeze(0))
-        logits_RC: Tensor = self.output(hidden_RCW).squeeze(-1).float()
-        return logits_RC
+        logits_RC2: Tensor = self.output(hidden_RCW).float()
+        return logits_RC2
 
 
 class ProbeEvidence(nn.Module):
@@ -101,14 +106,24 @@ def clause_index(configurations: Sequence[Sequence[int]], num_clauses: int) -> T
     return torch.tensor([[*members, *[num_clauses] * (longest - len(members))] for members in configurations])
 
 
-def soft_or(logits_RC: Tensor, index_NM: Tensor) -> tuple[Tensor, Tensor]:
-    """Combine clause logits over each configuration: any violated clause violates.
+def combine(logits_RC2: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-odds of violation of configurations from those of their clauses.
 
-    The odds of the clauses add up, Z = log Σ_c exp(z_c); their order does not matter.
+    Z = log Σ_c exp(z_c) − log(1 + Σ_c exp(a_c)): any violated clause violates (soft-OR), whatever the order, and
+    permissions of what the text does discount it.
+
+    Args:
+        logits_RC2: of `ClauseEvidence`.
+        index: clauses of each configuration padded with C: (N, M) for all records, or (R, N, M) of each record.
 
     Returns:
-        Z (R, N), and the position within its configuration of the clause with the largest logit, (R, N) int64.
+        Z (R, N), and the position within its configuration of the clause that objects loudest, (R, N) int64.
     """
-    never_R1 = logits_RC.new_full((len(logits_RC), 1), -torch.inf)
-    logits_RNM = torch.cat([logits_RC, never_R1], dim=1)[:, index_NM]
-    return logits_RNM.logsumexp(-1), logits_RNM.argmax(-1)
+    never_R12 = logits_RC2.new_full((len(logits_RC2), 1, 2), -torch.inf)
+    padded_RC2 = torch.cat([logits_RC2, never_R12], dim=1)
+    if index.dim() == 2:
+        logits_RNM2 = padded_RC2[:, index]
+    else:
+        logits_RNM2 = padded_RC2[torch.arange(len(index), device=index.device)[:, None, None], index]
+    objects_RNM, permits_RNM = logits_RNM2.unbind(-1)
+    return objects_RNM.logsumexp(-1) - F.softplus(permits_RNM.logsumexp(-1)), objects_RNM.argmax(-1)

@@ -1,4 +1,8 @@
-"""Calibration on rules that a model was not trained on, in configurations of the kind that it was trained in."""
+"""Calibration on rules that a model was not trained on, in configurations of the kind that it was trained in.
+
+How often a rule is broken differs from corpus to corpus and says nothing about the rule, so p_safe is made to hold
+where complying and violating cells are equally many; `csrm calibrate` fits it to a corpus of one's own.
+"""
 
 from __future__ import annotations
 
@@ -60,4 +64,6 @@ def fit_held_out(
             f"the clauses held out for calibration have {len(held)} rows, not of both labels: "
             "hold out more of them with --holdout, or none with --holdout 0 (no calibration)"
         )
-    return calibration.fit(np.concatenate(rewards), complies), len(complies)
+    line = calibration.fit(np.concatenate(rewards), complies)
+    odds = complies.sum() / (~complies).sum()
+    return replace(line, bias=line.bias - float(np.log(odds))), len(complies)

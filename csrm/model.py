@@ -25,7 +25,7 @@ from transformers import PreTrainedModel
 from csrm.attention import BLOCK_ATTENTION, KeyValues, Pattern, Probes, Ragged, WithinBlocks
 from csrm.calibration import Calibration
 from csrm.encoding import Encoder
-from csrm.evidence import ClauseEvidence, ProbeEvidence, VerbalizerEvidence, clause_index, soft_or
+from csrm.evidence import ClauseEvidence, ProbeEvidence, VerbalizerEvidence, clause_index, combine
 
 if TYPE_CHECKING:
     from csrm.configurations import Configuration
@@ -226,10 +226,10 @@ class CSRM(nn.Module):
 
         Returns:
             Log-odds of violation, float32 (R, N), and the position within its configuration of the clause that
-            contributes most, (R, N).
+            objects loudest, (R, N).
         """
-        logits_RC = self.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
-        logits_RN, worst_RN = soft_or(logits_RC, policies.index_NM)
+        logits_RC2 = self.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
+        logits_RN, worst_RN = combine(logits_RC2, policies.index_NM)
         if self.layout.num_probes:
             logits_RN = self.probe_evidence(logits_RN, self.probe(windows, clauses, policies))
         return logits_RN, worst_RN

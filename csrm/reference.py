@@ -74,8 +74,8 @@ def reference_logits(
     logits = torch.empty(len(windows), len(members))
     for r in range(len(windows)):
         for n, own in enumerate(members):
-            terms = [model.clause_evidence(rows[r][None], columns[c][None])[0, 0] for c in own]
-            logits[r, n] = torch.stack(terms).exp().sum().log()
+            odds_2 = sum(model.clause_evidence(rows[r][None], columns[c][None])[0, 0].exp() for c in own)
+            logits[r, n] = (odds_2[0] / (1 + odds_2[1])).log()
     if num_probes:
         probes_RNPE = hidden_TE[start:].view(len(windows), len(members), num_probes, -1)
         logits = model.probe_evidence(logits, probes_RNPE.cpu()).cpu()

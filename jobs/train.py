@@ -33,10 +33,17 @@ MANY = "May be given several times."
     "--contrasts/--no-contrasts",
     default=True,
     show_default=True,
-    help="Add the bundled requests and answers, and put single messages into conversations.",
+    help="Add the bundled requests, answers and exchanges, and put single messages into conversations.",
 )
 @click.option(
-    "--num-contrasts", default=4_000, show_default=True, type=click.IntRange(1), help="How many rows those are."
+    "--num-contrasts", default=4_000, show_default=True, type=click.IntRange(1), help="How many requests and answers."
+)
+@click.option(
+    "--num-exchanges",
+    default=12_000,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many rows of the bundled, fully labelled exchanges join them.",
 )
 @click.option(
     "--exclude-prompts", multiple=True, metavar="PATH", help=f"Leave out rows that share a prompt with it. {MANY}"
@@ -71,6 +78,9 @@ MANY = "May be given several times."
     "--num-configurations", default=8, show_default=True, type=click.IntRange(1), help="Cells per conversation."
 )
 @click.option(
+    "--max-clauses", default=16, show_default=True, type=click.IntRange(1), help="The most clauses in a configuration."
+)
+@click.option(
     "--num-extra-clauses", default=24, show_default=True, type=click.IntRange(0), help="Other rows' clauses per step."
 )
 @click.option(
@@ -78,6 +88,13 @@ MANY = "May be given several times."
 )
 @click.option(
     "--num-strictness", default=8, show_default=True, type=click.IntRange(0), help="Strictness pairs per step, at most."
+)
+@click.option(
+    "--domain-power",
+    default=0.5,
+    show_default=True,
+    type=click.FloatRange(0, 1),
+    help="1 draws domains by their size, 0 all alike.",
 )
 @click.option("--probes", default=0, show_default=True, type=click.IntRange(0), help="Probe tokens per cell.")
 @click.option(

@@ -40,6 +40,7 @@ def train(*, output: Path, resume: bool, num_workers: int, use_gpu: bool, max_fa
     show_material(material, console)
     settings = {"start": asdict(start), "options": asdict(options), "files": material.files} | {
         "contrasts": sources.num_contrasts if sources.contrasts else 0,
+        "exchanges": sources.num_exchanges if sources.contrasts else 0,
         "holdout": sources.holdout,
     }
     folder = claim(output, settings, resume=resume)

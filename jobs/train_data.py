@@ -45,9 +45,11 @@ class Sources:
     exclude_prompts: Sequence[str] = ()
     """Files in any shape whose prompts must not be learned."""
     contrasts: bool = True
-    """Whether rows from the library of requests and answers join, and single messages are put into conversations."""
+    """Whether rows from the bundled libraries join, and single messages are put into conversations."""
     num_contrasts: int = 4_000
-    """Rows drawn from that library."""
+    """Rows drawn from the library of requests and answers."""
+    num_exchanges: int = 12_000
+    """Rows drawn from the library of exchanges."""
     holdout: float = 0.02
     """Share of the clauses kept out, for calibration."""
 
@@ -75,6 +77,7 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
 
     from csrm.contrast import contrast_rows, load_contrasts
     from csrm.data_quality import Quality, clean_preferences, clean_rows
+    from csrm.exchanges import exchange_rows, load_exchanges
     from csrm.framing import Frames
     from csrm.labelled import holdout_clauses, read_preferences
     from csrm.sampler import TrainingData
@@ -85,8 +88,9 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
     rows = [row for entry in sources.data for row in _judgements(entry, quality, files)]
     frames = None
     if sources.contrasts:
-        topics = load_contrasts()
-        rows += contrast_rows(topics, np.random.default_rng(seed), sources.num_contrasts)
+        topics, rng = load_contrasts(), np.random.default_rng(seed)
+        rows += contrast_rows(topics, rng, sources.num_contrasts)
+        rows += exchange_rows(load_exchanges(), topics, rng, sources.num_exchanges)
         frames = Frames(refusals=topics[0].refusals, openers=topics[0].openers)
     rows = clean_rows(rows, quality, excluded=excluded, max_characters=max_characters)
     pairs = [row for path in sources.preferences for row in _counted(path, read_preferences, preference_quality, files)]

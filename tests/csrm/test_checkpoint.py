@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from test_engine import make_configurations, make_conversations
 from tiny import FAMILIES, tiny_model
 
@@ -82,6 +83,22 @@ def test_from_backbone_starts_on_the_pretrained_weights(tmp_path):
     torch.testing.assert_close(segments[0], segments[1])
 
 
+def test_format_1_knew_no_permissions(tmp_path):
+    """Its clauses could only object: they score as ours do whose permissions are silent."""
+    model = tiny_model()
+    with torch.no_grad():
+        model.clause_evidence.output.weight[1] = 0
+        model.clause_evidence.output.bias[1] = -100
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    for name in ("clause_evidence.output.weight", "clause_evidence.output.bias"):
+        weights[name] = weights[name][:1].contiguous()
+    save_file(weights, tmp_path / "model.safetensors")
+    edit(tmp_path, format=1)
+    old = CSRM.from_pretrained(tmp_path, dtype="float32", device="cpu")
+    np.testing.assert_allclose(old.score(*sample()).reward, model.score(*sample()).reward, atol=1e-6)
+
+
 def edit(folder, **changes):
     facts = json.loads((folder / "csrm.json").read_text())
     (folder / "csrm.json").write_text(json.dumps(facts | changes))
@@ -92,7 +109,7 @@ def edit(folder, **changes):
     [
         (lambda f: (f / "csrm.json").unlink(), "no csrm.json here"),
         (lambda f: (f / "csrm.json").write_text("{"), "unreadable .*copy the model folder again"),
-        (lambda f: edit(f, format=99), "format 99 is not 1; update csrm"),
+        (lambda f: edit(f, format=99), "format 99 is newer than 2; update csrm"),
         (lambda f: (f / "model.safetensors").unlink(), "no .safetensors file"),
         (lambda f: (f / "model.safetensors").write_bytes(b"cut short"), "unreadable weights"),
         (lambda f: edit(f, layout={"num_probes": 3, "width": 16}), "weights do not fit csrm.json"),

@@ -1,4 +1,4 @@
-"""Evidence: hand-computed soft-OR, the split first layer, laws of combination."""
+"""Evidence: hand-computed odds, the split first layer, laws of combination."""
 
 import math
 
@@ -6,40 +6,79 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csrm.evidence import MAX_PAIRS, ClauseEvidence, ProbeEvidence, clause_index, soft_or, unit
+from csrm.evidence import MAX_PAIRS, ClauseEvidence, ProbeEvidence, clause_index, combine, unit
 
 logits = st.lists(st.floats(-20, 20), min_size=1, max_size=6)
 
 
-def test_soft_or_by_hand():
+def clauses(objects, permits=None):
+    """(1, C, 2) logits of one record; without `permits` nothing is permitted."""
+    permits = [-torch.inf] * len(objects) if permits is None else permits
+    return torch.tensor([objects, permits], dtype=torch.float64).T[None]
+
+
+def test_objections_add_up_by_hand():
     """Odds add up: e^0 + e^0 = 2, and the second configuration holds one clause of odds e^1."""
-    value, worst = soft_or(torch.tensor([[0.0, 0.0, 1.0]]), clause_index([[0, 1], [2]], 3))
-    torch.testing.assert_close(value, torch.tensor([[math.log(2), 1.0]]))
-    assert worst.tolist() == [[0, 0]]
+    value, loudest = combine(clauses([0.0, 0.0, 1.0]), clause_index([[0, 1], [2]], 3))
+    torch.testing.assert_close(value, torch.tensor([[math.log(2), 1.0]], dtype=torch.float64))
+    assert loudest.tolist() == [[0, 0]]
+
+
+def test_permissions_discount_by_hand():
+    """Objections of odds 2 and 6, permissions of odds 1 and 2: (2 + 6) / (1 + 1 + 2) = 2."""
+    value, loudest = combine(
+        clauses([math.log(2), math.log(6)], [0.0, math.log(2)]), clause_index([[0, 1], [0], [1]], 2)
+    )
+    torch.testing.assert_close(value, torch.tensor([[2.0, 1.0, 2.0]], dtype=torch.float64).log())
+    assert loudest.tolist() == [[1, 0, 0]]
+
+
+def test_each_record_may_have_configurations_of_its_own():
+    torch.manual_seed(0)
+    logits, index = torch.randn(2, 3, 2), torch.tensor([[[0, 3], [1, 2]], [[2, 0], [1, 3]]])
+    value, loudest = combine(logits, index)
+    for r in range(2):
+        alone, loudest_alone = combine(logits[r : r + 1], index[r])
+        torch.testing.assert_close(value[r : r + 1], alone)
+        assert loudest[r].tolist() == loudest_alone[0].tolist()
+
+
+@given(logits, logits, st.floats(-20, 20))
+def test_another_objection_never_makes_a_configuration_safer(own, permits, other):
+    permits = (permits * len(own))[: len(own)]
+    z = clauses([*own, other], [*permits, -torch.inf])
+    without, _ = combine(z, clause_index([range(len(own))], len(own) + 1))
+    with_it, _ = combine(z, clause_index([range(len(own) + 1)], len(own) + 1))
+    assert with_it >= without
 
 
 @given(logits, st.floats(-20, 20))
-def test_another_clause_never_makes_a_configuration_safer(own, other):
-    z = torch.tensor([[*own, other]], dtype=torch.float64)
-    without, _ = soft_or(z, clause_index([range(len(own))], len(own) + 1))
-    with_it, _ = soft_or(z, clause_index([range(len(own) + 1)], len(own) + 1))
-    assert with_it >= without
-    assert with_it >= other
+def test_a_permission_never_makes_a_configuration_less_safe(own, permit):
+    z = clauses([*own, -torch.inf], [*[-torch.inf] * len(own), permit])
+    without, _ = combine(z, clause_index([range(len(own))], len(own) + 1))
+    with_it, _ = combine(z, clause_index([range(len(own) + 1)], len(own) + 1))
+    assert with_it <= without
 
 
 @given(logits)
-def test_the_largest_clause_is_named(own):
-    _, worst = soft_or(torch.tensor([own]), clause_index([range(len(own))], len(own)))
-    assert own[int(worst)] == max(torch.tensor(own).tolist(), default=0) or math.isclose(
-        own[int(worst)], max(own), rel_tol=1e-6, abs_tol=1e-6
-    )
+def test_the_loudest_objection_is_named(own):
+    _, loudest = combine(clauses(own), clause_index([range(len(own))], len(own)))
+    assert own[int(loudest)] == max(own)
+
+
+def test_an_untrained_clause_permits_little():
+    torch.manual_seed(0)
+    net = ClauseEvidence(8, 5)
+    torch.nn.init.zeros_(net.output.weight)
+    permits = net(torch.randn(1, 8), torch.randn(1, 8))[..., 1]
+    assert 0 < permits.sigmoid().item() < 0.1
 
 
 def test_the_split_first_layer_equals_the_plain_formula():
     torch.manual_seed(0)
     net = ClauseEvidence(8, 5)
     u, v = torch.randn(3, 8), torch.randn(4, 8)
-    expected = torch.empty(3, 4)
+    expected = torch.empty(3, 4, 2)
     for i, a in enumerate(unit(u)):
         for j, b in enumerate(unit(v)):
             hidden = net.row(a) + net.column(b) + net.pair(torch.cat([a * b, (a - b).abs()]))
