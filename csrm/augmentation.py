@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from csrm.batch import Batch
 from csrm.clause_library import ClauseLibrary
 from csrm.configurations import Clause
+from csrm.dice import one_of
 from csrm.labelled import LabelledRow, PreferenceRow
 from csrm.permissions import permission
 from csrm.strictness import StrictnessPair, guideline
@@ -169,7 +170,7 @@ class _Drawing:
             fitting = _fitting(rows[r], pairs)
             if not fitting or len(found) == self.recipe.num_strictness:
                 continue
-            pair = fitting[int(self.rng.integers(len(fitting)))]
+            pair = one_of(fitting, self.rng)
             other = choices[r].other
             beside = self.rng.choice(other, size=min(len(other), self.size() - 1), replace=False)
             for place, num_forbidden in ((-2, pair.lenient), (-1, pair.strict)):
@@ -282,4 +283,4 @@ class _Choice:
         if with_bad and len(own):
             return own
         options = [part for part in (self.good, self.allowed, self.other) if len(part)]
-        return options[int(rng.integers(len(options)))] if options else own
+        return one_of(options, rng) if options else own

@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 
 from csrm.configurations import Clause
+from csrm.dice import one_of
 from csrm.errors import ConfigurationError, InputError
 from csrm.labelled import LabelledRow
 from csrm.messages import Message
@@ -146,7 +147,7 @@ def contrast_rows(topics: Sequence[Topic], rng: np.random.Generator, number: int
         if len(rows) == number:
             break
         _, request, answer, violated, opened = _KINDS[int(rng.choice(len(_KINDS), p=shares / shares.sum()))]
-        topic = topics[int(rng.integers(len(topics)))]
+        topic = one_of(topics, rng)
         row = _row(topic, topics, _conversation(topic, request, answer, opened, rng), violated, rng)
         rows.setdefault(row.id, row)
     if len(rows) < number:
@@ -168,7 +169,7 @@ def _conversation(
         return [message]
     reply = topic.harmless_replies[position] if answer == "own" else _reply(topic, answer, rng)
     if rng.random() < opened:
-        reply = f"{_draw(topic.openers, rng)} {reply}"
+        reply = f"{one_of(topic.openers, rng)} {reply}"
     return [message, Message(role="assistant", content=reply)]
 
 
@@ -179,7 +180,7 @@ def _reply(topic: Topic, answer: str, rng: np.random.Generator) -> str:
         "redirecting": topic.redirecting_replies,
         "refusal": topic.refusals,
     }
-    return _draw(replies[answer], rng)
+    return one_of(replies[answer], rng)
 
 
 def _row(
@@ -188,7 +189,7 @@ def _row(
     others = [other for other in topics if not _related(topic.name, other.name)]
     count = min(len(others), int(rng.integers(_MAX_UNRELATED + 1)))
     chosen = [topic] + [others[int(index)] for index in rng.choice(len(others), size=count, replace=False)]
-    clauses = tuple(one.clauses[int(rng.integers(len(one.clauses)))] for one in chosen)
+    clauses = tuple(one_of(one.clauses, rng) for one in chosen)
     text = [[message.role, message.content] for message in conversation] + [[c.category, c.guideline] for c in clauses]
     digest = hashlib.sha256(json.dumps(text, ensure_ascii=False).encode()).hexdigest()
     return LabelledRow(
@@ -203,10 +204,6 @@ def _row(
 def _related(one: str, other: str) -> bool:
     neighbours = RELATED_TOPICS.get(one, "").split(), RELATED_TOPICS.get(other, "").split()
     return one == other or other in neighbours[0] or one in neighbours[1]
-
-
-def _draw(texts: Sequence[str], rng: np.random.Generator) -> str:
-    return texts[int(rng.integers(len(texts)))]
 
 
 def _topics(documents: list[Any]) -> tuple[Topic, ...]:

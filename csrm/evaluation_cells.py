@@ -16,6 +16,7 @@ from csrm.batch import Batch
 from csrm.bootstrap import cluster_numbers
 from csrm.cells import batch_reward
 from csrm.configurations import Clause, Configuration
+from csrm.dice import one_of
 from csrm.labelled import BinaryRow, LabelledRow
 from csrm.messages import Message
 from csrm.model import CSRM
@@ -168,7 +169,7 @@ def counterfactual_cells(
         if number % 2:
             cells.add(row, _others(row, pools, rng, num_others + 1, same_domain), complies=True)
         else:
-            kept = keeping[int(rng.integers(len(keeping)))]
+            kept = one_of(keeping, rng)
             cells.add(kept, [kept.clauses[0], *_others(kept, pools, rng, num_others, same_domain)], complies=True)
     return cells
 

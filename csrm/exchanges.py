@@ -24,6 +24,7 @@ import numpy as np
 
 from csrm.configurations import Clause
 from csrm.contrast import Topic
+from csrm.dice import one_of
 from csrm.errors import CSRMError, InputError
 from csrm.labelled import LabelledRow, read_json_lines
 from csrm.messages import Message, as_conversation
@@ -92,7 +93,7 @@ def exchange_rows(
         kept = sorted(by_name.keys() - exchange.violates - exchange.unclear)
         some = rng.choice(kept, size=min(MAX_KEPT_TOPICS, len(kept)), replace=False).tolist()
         named = [by_name[name] for name in (*sorted(exchange.violates), *some)]
-        wordings = [topic.clauses[int(rng.integers(len(topic.clauses)))] for topic in named]
+        wordings = [one_of(topic.clauses, rng) for topic in named]
         rows.append(
             LabelledRow(
                 id=f"exchange-{place + 1}-{turn // len(order) + 1}",

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from csrm.conversations import Message
+from csrm.dice import one_of
 from csrm.labelled import LabelledRow
 
 __all__ = ["Frames"]
@@ -55,19 +56,15 @@ class Frames:
             return row
         text, dice = row.conversation[0].content, rng.random()
         if dice < self.reply_share:
-            topic = row.clauses[int(rng.integers(len(row.clauses)))].category.lower() or "this"
-            return _talk(row, _drawn(_ASKED, rng).format(topic=topic), text)
+            topic = one_of(row.clauses, rng).category.lower() or "this"
+            return _talk(row, one_of(_ASKED, rng).format(topic=topic), text)
         if dice < self.reply_share + self.refused_share:
-            refused = _talk(row, text, _drawn(self.refusals, rng))
+            refused = _talk(row, text, one_of(self.refusals, rng))
             return replace(refused, violated=(False,) * len(row.violated))
         if dice < self.reply_share + self.refused_share + self.granted_share:
-            return _talk(row, text, f"{_drawn(self.openers, rng)} {text}")
+            return _talk(row, text, f"{one_of(self.openers, rng)} {text}")
         return row
 
 
 def _talk(row: LabelledRow, asked: str, answered: str) -> LabelledRow:
     return replace(row, conversation=[Message("user", asked), Message("assistant", answered)])
-
-
-def _drawn(texts: Sequence[str], rng: np.random.Generator) -> str:
-    return texts[int(rng.integers(len(texts)))]

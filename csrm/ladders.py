@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from csrm.configurations import Clause
+from csrm.dice import one_of
 from csrm.errors import ConfigurationError
 from csrm.safe_yaml import load_documents
 
@@ -98,7 +99,7 @@ def guideline(ladder: Ladder, num_forbidden: int, rng: np.random.Generator) -> C
     num_subcategories = len(ladder.subcategories)
     if not 0 <= num_forbidden <= num_subcategories:
         raise ValueError(f"{ladder.category} has guidelines d_0 to d_{num_subcategories}, not d_{num_forbidden}")
-    wording = _WORDINGS[int(rng.integers(len(_WORDINGS)))]
+    wording = one_of(_WORDINGS, rng)
     order = rng.permutation(num_subcategories).tolist()
     forbidden = [*ladder.always_forbidden, *(ladder.subcategories[i] for i in order if i < num_forbidden)]
     allowed = [ladder.subcategories[i] for i in order if i >= num_forbidden]
@@ -108,7 +109,7 @@ def guideline(ladder: Ladder, num_forbidden: int, rng: np.random.Generator) -> C
 
 def prohibition(ladder: Ladder, subcategory: str, rng: np.random.Generator) -> Clause:
     """A clause that forbids one sub-category and says nothing of the others."""
-    form = _NAMING_FORMS[int(rng.integers(len(_NAMING_FORMS)))]
+    form = one_of(_NAMING_FORMS, rng)
     return Clause(category=ladder.category, guideline=_fill(form, [subcategory], []))
 
 

@@ -13,6 +13,7 @@ import re
 import numpy as np
 
 from csrm.configurations import Clause
+from csrm.dice import one_of
 from csrm.headings import names_harm, restyle_heading, topic
 from csrm.inflection import gerund, third_person
 from csrm.rule_grammar import Rule, is_about_content, is_plural, parse, sentence
@@ -58,7 +59,7 @@ def permission(clause: Clause, rng: np.random.Generator) -> Clause:
     turned = allowances(clause)
     # The nearest wordings are the hardest to tell from the prohibition, so they are drawn two times in three.
     forms = turned if turned and rng.random() < 2 / 3 else _loose(clause)
-    guideline = sentence(forms[int(rng.integers(len(forms)))])
+    guideline = sentence(one_of(forms, rng))
     return restyle_heading(remarked(Clause(category=clause.category, guideline=guideline), rng), rng)
 
 

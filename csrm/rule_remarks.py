@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from csrm.configurations import Clause
+from csrm.dice import one_of
 from csrm.headings import topic
 from csrm.rule_grammar import sentence
 
@@ -35,7 +36,7 @@ def remarked(clause: Clause, rng: np.random.Generator) -> Clause:
     draw = rng.random()
     about = topic(clause.category)
     remarks = [*_REMARKS, *(remark.format(topic=about) for remark in _TOPIC_REMARKS if about)]
-    remark = remarks[int(rng.integers(len(remarks)))]
+    remark = one_of(remarks, rng)
     guideline = clause.guideline
     if draw < _LONG:
         guideline = f"{sentence(guideline)} {remark}"

@@ -13,6 +13,7 @@ import re
 import numpy as np
 
 from csrm.configurations import Clause
+from csrm.dice import one_of
 from csrm.headings import names_harm, restyle_heading, topic
 from csrm.inflection import gerund, third_person
 from csrm.permissions import allowances, permission
@@ -51,7 +52,7 @@ def restyle(clause: Clause, rng: np.random.Generator, *, terse: bool = True) -> 
             is wider than the guideline, so leave it out where a label depends on the guideline's details.
     """
     forms = prohibitions(clause)
-    guideline = forms[int(rng.integers(len(forms)))]
+    guideline = one_of(forms, rng)
     is_terse = rng.random() < _TERSE
     if terse and is_terse and names_harm(clause.category) and parse(clause.guideline).kind in {"act", "thing"}:
         guideline = f"No {topic(clause.category, 'or')}."
@@ -64,7 +65,7 @@ def mixed(clause: Clause, other: Clause, rng: np.random.Generator) -> Clause:
     `other` must be about something else, or the result contradicts itself.
     """
     forms = prohibitions(clause)
-    forbidding = forms[int(rng.integers(len(forms)))]
+    forbidding = one_of(forms, rng)
     return restyle_heading(_joined(clause, forbidding, _allowing(other, rng), rng), rng)
 
 
@@ -74,9 +75,9 @@ def mixed_permission(clause: Clause, other: Clause, rng: np.random.Generator) ->
     `other` must be about something else, or the result contradicts itself.
     """
     turned = allowances(clause)
-    allowing = turned[int(rng.integers(len(turned)))] if turned else permission(clause, rng).guideline
+    allowing = one_of(turned, rng) if turned else permission(clause, rng).guideline
     forms = prohibitions(other)
-    return restyle_heading(_joined(clause, forms[int(rng.integers(len(forms)))], allowing, rng), rng)
+    return restyle_heading(_joined(clause, one_of(forms, rng), allowing, rng), rng)
 
 
 def prohibitions(clause: Clause) -> list[str]:
@@ -100,7 +101,7 @@ def _allowing(other: Clause, rng: np.random.Generator) -> str:
     turned = allowances(other)
     if turned and rng.random() < 1 / 2:
         forms = turned
-    return forms[int(rng.integers(len(forms)))]
+    return one_of(forms, rng)
 
 
 def _joined(clause: Clause, forbidding: str, allowing: str, rng: np.random.Generator) -> Clause:
