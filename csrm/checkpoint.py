@@ -26,6 +26,7 @@ from transformers.utils import logging
 from csrm.calibration import Calibration
 from csrm.encoding import Encoder, Limits, load_tokenizer
 from csrm.errors import CheckpointError
+from csrm.evidence import SILENCE
 from csrm.model import CSRM, Layout
 from csrm.verbalizer import QUESTION, token_ids
 
@@ -46,8 +47,6 @@ EMBEDDED_MODEL = Path(__file__).parent / "models" / "csrm-mini"
 
 FORMAT = 2
 READABLE = (1, FORMAT)
-SILENCE = -100.0
-"""Log-odds of permission in checkpoints of format 1, whose clauses could only object."""
 NEAR_SILENCE = -8.0
 """Log-odds of violation that an untrained clause starts with beside a verbalizer."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -250,7 +249,7 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _with_permissions(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The output layer of the pair network of format 1, with a second row that never permits anything."""
+    """The output layer of the pair network of format 1, whose clauses could only object, with permissions silent."""
     weight, bias = weights["clause_evidence.output.weight"], weights["clause_evidence.output.bias"]
     return {
         "clause_evidence.output.weight": torch.cat([weight, torch.zeros_like(weight)]),

@@ -15,13 +15,16 @@ from torch import Tensor, nn
 
 from csrm.verbalizer import verbalizer_reward
 
-__all__ = ["ClauseEvidence", "ProbeEvidence", "VerbalizerEvidence", "clause_index", "combine"]
+__all__ = ["SILENCE", "ClauseEvidence", "ProbeEvidence", "VerbalizerEvidence", "clause_index", "combine"]
 
 # Pairs per step of the pair network: bounds its memory whatever the numbers of records and clauses.
 MAX_PAIRS = 32_768
 
 # Log-odds that an untrained clause permits anything: low, so that permissions are learned and not unlearned.
 RESERVE = -3.0
+
+# Log-odds of permission where clauses can only object.
+SILENCE = -100.0
 
 
 class ClauseEvidence(nn.Module):
@@ -50,6 +53,14 @@ class ClauseEvidence(nn.Module):
             for c in range(0, len(column_CE), step)
         ]
         return torch.cat(logits, dim=1)
+
+    def learn_permissions(self) -> None:
+        """Where clauses could only object, start permissions as a new network does; no-op where there are some."""
+        if self.output.bias[1] <= SILENCE:
+            fresh = nn.Linear(self.output.in_features, 1)
+            with torch.no_grad():
+                self.output.weight[1].copy_(fresh.weight[0])
+                self.output.bias[1].fill_(RESERVE)
 
     def _pairs(self, row_RE: Tensor, row_RW: Tensor, column_CE: Tensor, column_CW: Tensor) -> Tensor:
         row_R1E, column_1CE = row_RE.unsqueeze(1), column_CE.unsqueeze(0)

@@ -59,6 +59,7 @@ def build_model(start: Start) -> CSRM:
     torch.manual_seed(start.seed)
     if (Path(start.backbone) / "csrm.json").is_file():
         model = load(start.backbone, dtype="float32", device="cpu")
+        model.clause_evidence.learn_permissions()
     else:
         make = from_language_model if start.read_out == "verbalizer" else from_backbone
         model = make(start.backbone, Layout(num_probes=start.num_probes), name=start.name, device="cpu")

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csrm.evidence import MAX_PAIRS, ClauseEvidence, ProbeEvidence, clause_index, combine, unit
+from csrm.evidence import MAX_PAIRS, SILENCE, ClauseEvidence, ProbeEvidence, clause_index, combine, unit
 
 logits = st.lists(st.floats(-20, 20), min_size=1, max_size=6)
 
@@ -72,6 +72,21 @@ def test_an_untrained_clause_permits_little():
     torch.nn.init.zeros_(net.output.weight)
     permits = net(torch.randn(1, 8), torch.randn(1, 8))[..., 1]
     assert 0 < permits.sigmoid().item() < 0.1
+
+
+def test_silent_permissions_can_be_learned_and_others_stay():
+    torch.manual_seed(0)
+    net, u, v = ClauseEvidence(8, 5), torch.randn(1, 8), torch.randn(1, 8)
+    before = net(u, v)
+    net.learn_permissions()
+    torch.testing.assert_close(net(u, v), before)
+    torch.nn.init.zeros_(net.output.weight)
+    torch.nn.init.constant_(net.output.bias, SILENCE)
+    net.learn_permissions()
+    after = net(u, v)
+    assert after[..., 0].item() == SILENCE, "objections stay"
+    assert 0 < after[..., 1].sigmoid().item() < 0.2
+    assert net.output.weight[1].abs().min() > 0, "or nothing would be learned of the text"
 
 
 def test_the_split_first_layer_equals_the_plain_formula():
