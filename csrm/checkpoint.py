@@ -28,10 +28,10 @@ from csrm.encoding import Encoder, Limits, load_tokenizer
 from csrm.errors import CheckpointError
 from csrm.evidence import SILENCE
 from csrm.model import CSRM, Layout
+from csrm.model_folder import FORMAT, model_folder, read_calibration, read_json, write_json
 from csrm.verbalizer import QUESTION, token_ids
 
 __all__ = [
-    "EMBEDDED_MODEL",
     "from_backbone",
     "from_language_model",
     "load",
@@ -42,11 +42,6 @@ __all__ = [
     "save",
 ]
 
-EMBEDDED_MODEL = Path(__file__).parent / "models" / "csrm-mini"
-"""The model that ships inside the package."""
-
-FORMAT = 2
-READABLE = (1, FORMAT)
 NEAR_SILENCE = -8.0
 """Log-odds of violation that an untrained clause starts with beside a verbalizer."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -54,8 +49,8 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 def load(folder: str | Path | None, *, dtype: str = "auto", device: str = "auto") -> CSRM:
     """Load a model folder; see `CSRM.from_pretrained`."""
-    path = _existing(folder)
-    facts = _read_json(path)
+    path = model_folder(folder)
+    facts = read_json(path)
     target = resolve_device(device)
     config = AutoConfig.from_pretrained(path)
     weights = _read_weights(path)
@@ -94,7 +89,7 @@ def save(model: CSRM, folder: str | Path, *, max_shard_size: str = "5GB") -> Non
         "fingerprint": model.fingerprint,
         "facts": model.facts,
     }
-    _write_json(path, facts)
+    write_json(path, facts)
 
 
 def recalibrate(source: str | Path | None, target: str | Path, calibration: Calibration) -> None:
@@ -108,30 +103,16 @@ def recalibrate(source: str | Path | None, target: str | Path, calibration: Cali
     Raises:
         CheckpointError: the target holds another model, or `source` is none.
     """
-    path, target = _existing(source), Path(target)
-    facts = _read_json(path)
-    if (target / "csrm.json").is_file() and _read_json(target)["fingerprint"] != facts["fingerprint"]:
+    path, target = model_folder(source), Path(target)
+    facts = read_json(path)
+    if (target / "csrm.json").is_file() and read_json(target)["fingerprint"] != facts["fingerprint"]:
         raise CheckpointError(f"{target}: holds another model; choose a new folder")
     target.mkdir(parents=True, exist_ok=True)
     if target.resolve() != path.resolve():
         for file in path.iterdir():
             if file.is_file() and file.name != "csrm.json":
                 shutil.copyfile(file, target / file.name)
-    _write_json(target, facts | {"calibration": calibration.to_json()})
-
-
-def read_calibration(facts: dict[str, Any], path: Path) -> Calibration:
-    """The calibration in the facts of `csrm.json`.
-
-    Raises:
-        CheckpointError: it is none.
-    """
-    try:
-        return Calibration.from_json(facts["calibration"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{path / 'csrm.json'}: unreadable calibration ({error!r}); copy the model folder again"
-        ) from None
+    write_json(target, facts | {"calibration": calibration.to_json()})
 
 
 def from_backbone(folder: str | Path, layout: Layout, *, name: str = "csrm", device: str = "auto") -> CSRM:
@@ -174,8 +155,8 @@ def from_language_model(folder: str | Path, layout: Layout, *, name: str = "csrm
 
 def load_encoder(folder: str | Path | None = None) -> Encoder:
     """Tokenizer, template and limits of a model folder, without its weights."""
-    path = _existing(folder)
-    layout = Layout(**_read_json(path)["layout"])
+    path = model_folder(folder)
+    layout = Layout(**read_json(path)["layout"])
     limits = Limits(max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens)
     return Encoder(load_tokenizer(path), limits)
 
@@ -209,30 +190,6 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()
-
-
-def _existing(folder: str | Path | None) -> Path:
-    path = EMBEDDED_MODEL if folder is None else Path(folder)
-    if not (path / "csrm.json").is_file():
-        raise CheckpointError(f"{path}: no csrm.json here; give a folder that `save_pretrained` or `csrm train` wrote")
-    return path
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        facts: dict[str, Any] = json.loads((path / "csrm.json").read_text(encoding="utf-8"))
-        if facts["format"] not in READABLE:
-            raise CheckpointError(f"{path / 'csrm.json'}: format {facts['format']} is newer than {FORMAT}; update csrm")
-    except (json.JSONDecodeError, KeyError) as error:
-        raise CheckpointError(f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again") from None
-    return facts
-
-
-def _write_json(path: Path, facts: dict[str, Any]) -> None:
-    """Replace `csrm.json` as a whole: a reader finds the old one or the new one."""
-    text = json.dumps(facts, indent=2, ensure_ascii=False) + "\n"
-    (path / "csrm.json.tmp").write_text(text, encoding="utf-8")
-    (path / "csrm.json.tmp").replace(path / "csrm.json")
 
 
 def _read_weights(path: Path) -> dict[str, torch.Tensor]:

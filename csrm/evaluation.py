@@ -169,7 +169,6 @@ def per_clause_figures(
     model: CSRM,
     rows: Sequence[LabelledRow],
     blind: BlindBaseline | None = None,
-    *,
     resampling: Resampling = NO_INTERVALS,
 ) -> Figures:
     """Mean AUROC over clauses with its interval, that of a model that reads none, and every clause's own."""

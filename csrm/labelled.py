@@ -27,7 +27,9 @@ __all__ = [
     "PreferenceRow",
     "holdout",
     "holdout_clauses",
+    "labelled_rows",
     "only",
+    "preference_rows",
     "prompts",
     "read_binary",
     "read_json_lines",
@@ -84,7 +86,12 @@ def read_labelled(path: str | Path) -> list[LabelledRow]:
     Raises:
         InputError: a row lacks a field or holds no conversation; the message names file and line.
     """
-    return [row for number, raw in read_json_lines(path) if (row := _labelled(path, number, raw)).clauses]
+    return labelled_rows(path, read_json_lines(path))
+
+
+def labelled_rows(path: str | Path, raw_rows: Iterable[tuple[int, dict[str, Any]]]) -> list[LabelledRow]:
+    """Judgement rows from the numbered lines of a file; see `read_labelled`."""
+    return [row for number, raw in raw_rows if (row := _labelled(path, number, raw)).clauses]
 
 
 def read_binary(path: str | Path) -> list[BinaryRow]:
@@ -98,8 +105,13 @@ def read_binary(path: str | Path) -> list[BinaryRow]:
 
 def read_preferences(path: str | Path) -> list[PreferenceRow]:
     """Read preference rows, `{id, messages, chosen, rejected}`; pairs of equal replies are left out."""
+    return preference_rows(path, read_json_lines(path))
+
+
+def preference_rows(path: str | Path, raw_rows: Iterable[tuple[int, dict[str, Any]]]) -> list[PreferenceRow]:
+    """Preference rows from the numbered lines of a file; see `read_preferences`."""
     rows = []
-    for number, raw in read_json_lines(path):
+    for number, raw in raw_rows:
         chosen, rejected = (str(_field(path, number, raw, name)) for name in ("chosen", "rejected"))
         if chosen != rejected:
             conversation, split = _conversation(path, number, raw), str(raw.get("split", ""))

@@ -111,24 +111,14 @@ class _Evaluation:
                         model, self.labelled(e), self.blind, resampling, same_domain=same, seed=options.seed
                     ),
                 )
-        for entry in options.own:
-            yield (
-                entry,
-                "own clauses",
-                lambda e=entry: suites.own_clauses(model, self.labelled(e), self.blind, resampling),
-            )
-        for entry in options.per_clause:
-            yield (
-                entry,
-                "per clause",
-                lambda e=entry: per_clause_figures(model, self.labelled(e), self.blind, resampling=resampling),
-            )
-        for entry in options.any_clause:
-            yield (
-                entry,
-                "any clause",
-                lambda e=entry: suites.any_clause(model, self.labelled(e), self.blind, resampling),
-            )
+        judged: tuple[tuple[Sequence[str], str, Callable[..., Record]], ...] = (
+            (options.own, "own clauses", suites.own_clauses),
+            (options.per_clause, "per clause", per_clause_figures),
+            (options.any_clause, "any clause", suites.any_clause),
+        )
+        for entries, name, suite in judged:
+            for entry in entries:
+                yield entry, name, lambda e=entry, f=suite: f(model, self.labelled(e), self.blind, resampling)
         for entry in options.binary:
             yield (
                 entry,

@@ -6,17 +6,14 @@ tensor.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-import csrm
 from csrm.calibration import Calibration
-from csrm.errors import CheckpointError
+from csrm.model_folder import read_facts
 from jobs.options import ScoreOptions
 from jobs.storage import Folder
 
@@ -27,8 +24,6 @@ __all__ = ["Job", "ModelFacts", "kept_schema", "read_model_facts"]
 
 FORMAT = 1
 """Of commit records and matrix files."""
-
-EMBEDDED_MODEL = Path(csrm.__file__).parent / "models" / "csrm-mini"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,22 +86,14 @@ def read_model_facts(folder: str | None) -> ModelFacts:
     Raises:
         CheckpointError: The folder is missing or not a CSRM.
     """
-    path = Path(folder).absolute() if folder else EMBEDDED_MODEL
-    try:
-        facts = json.loads((path / "csrm.json").read_text(encoding="utf-8"))
-        return ModelFacts(
-            path=str(path),
-            name=facts["name"],
-            fingerprint=facts["fingerprint"],
-            calibration=Calibration.from_json(facts["calibration"]),
-            num_bytes=sum(file.stat().st_size for file in path.glob("*.safetensors")),
-        )
-    except OSError:
-        raise CheckpointError(
-            f"{path}: no csrm.json here; give a folder that `save_pretrained` or `csrm train` wrote"
-        ) from None
-    except (AttributeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again") from None
+    path, facts = read_facts(folder)
+    return ModelFacts(
+        path=str(path.absolute()),
+        name=facts["name"],
+        fingerprint=facts["fingerprint"],
+        calibration=facts["calibration"],
+        num_bytes=sum(file.stat().st_size for file in path.glob("*.safetensors")),
+    )
 
 
 def kept_schema(schemas: Sequence[pa.Schema | None], names: Sequence[str]) -> pa.Schema:

@@ -12,9 +12,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from jobs.summary import printable, say
 
-__all__ = ["ProgressLine", "clock_time"]
+__all__ = ["PLAIN_INTERVAL_S", "ProgressLine", "clock_time", "live_bar"]
 
 PLAIN_INTERVAL_S = 15.0
+"""Between plain lines, where there is no terminal."""
 
 
 class ProgressLine:
@@ -32,15 +33,7 @@ class ProgressLine:
         self.warned: set[str] = set()
         self.clock = clock
         self.started = self.latest = self.last_shown = clock()
-        self.live = Progress(
-            SpinnerColumn(),
-            BarColumn(bar_width=24),
-            TimeElapsedColumn(),
-            TextColumn("{task.description}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
+        self.live = live_bar(console)
         self.task = self.live.add_task("starting Ray and loading the model", total=num_records)
 
     def __enter__(self) -> Self:
@@ -83,6 +76,19 @@ class ProgressLine:
             f"{self.num_done:,}/{self.num_records:,} records · {rate:,.0f} records/s · "
             f"{self.num_cells / seconds:,.0f} cells/s · {clock_time(remaining)} to go"
         )
+
+
+def live_bar(console: Console) -> Progress:
+    """A bar for one task, described as it goes; silent where there is no terminal."""
+    return Progress(
+        SpinnerColumn(),
+        BarColumn(bar_width=24),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def clock_time(seconds: float) -> str:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from csrm.batch import Part
     from csrm.data_quality import Quality
     from csrm.encoding import Encoder
-    from csrm.labelled import LabelledRow
+    from csrm.labelled import LabelledRow, PreferenceRow
     from csrm.sampler import Sampler, TrainingData
     from csrm.training import TrainOptions
 
@@ -79,7 +79,7 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
     from csrm.data_quality import Quality, clean_preferences, clean_rows
     from csrm.exchanges import exchange_rows, load_exchanges
     from csrm.framing import Frames
-    from csrm.labelled import holdout_clauses, read_preferences
+    from csrm.labelled import holdout_clauses
     from csrm.sampler import TrainingData
     from csrm.strictness import load_pairs
 
@@ -93,7 +93,7 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
         rows += exchange_rows(load_exchanges(), topics, rng, sources.num_exchanges)
         frames = Frames(refusals=topics[0].refusals, openers=topics[0].openers)
     rows = clean_rows(rows, quality, excluded=excluded, max_characters=max_characters)
-    pairs = [row for path in sources.preferences for row in _counted(path, read_preferences, preference_quality, files)]
+    pairs = [row for path in sources.preferences for row in _pairs(path, preference_quality, files)]
     pairs = clean_preferences(pairs, preference_quality, excluded=excluded, max_characters=max_characters)
     kept, held = holdout_clauses(rows, sources.holdout)
     if not kept:
@@ -121,23 +121,25 @@ def split_share(entry: str) -> tuple[str, float | None]:
 
 def _judgements(entry: str, quality: Quality, files: list[dict[str, Any]]) -> list[LabelledRow]:
     from csrm.data_quality import JUDGEMENT_COLUMNS, survey
-    from csrm.labelled import holdout, read_json_lines, read_labelled
+    from csrm.labelled import holdout, labelled_rows, read_json_lines
 
     path, share = split_share(entry)
-    marked = survey((raw for _, raw in read_json_lines(path)), JUDGEMENT_COLUMNS, quality)
-    rows = [row for row in read_labelled(path) if row.id not in marked]
+    lines = list(read_json_lines(path))
+    marked = survey((raw for _, raw in lines), JUDGEMENT_COLUMNS, quality)
+    rows = [row for row in labelled_rows(path, lines) if row.id not in marked]
     quality.evaluation_rows += len(marked)
     kept, held = holdout(rows, share or 0.0)
     files.append(_facts(path) | {"rows": len(kept), "held_out": len(held)})
     return kept
 
 
-def _counted(path: str, read: Any, quality: Quality, files: list[dict[str, Any]]) -> list[Any]:
+def _pairs(path: str, quality: Quality, files: list[dict[str, Any]]) -> list[PreferenceRow]:
     from csrm.data_quality import PREFERENCE_COLUMNS, survey
-    from csrm.labelled import read_json_lines
+    from csrm.labelled import preference_rows, read_json_lines
 
-    survey((raw for _, raw in read_json_lines(path)), PREFERENCE_COLUMNS, quality)
-    rows: list[Any] = read(path)
+    lines = list(read_json_lines(path))
+    survey((raw for _, raw in lines), PREFERENCE_COLUMNS, quality)
+    rows = preference_rows(path, lines)
     files.append(_facts(path) | {"rows": len(rows)})
     return rows
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
-from jobs.progress import clock_time
+from jobs.progress import PLAIN_INTERVAL_S, clock_time, live_bar
 from jobs.summary import say
 from jobs.train_log import latest_step, read_steps
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["follow", "show_material", "show_report", "summarise"]
 
 LOOK_INTERVAL_S = 0.5
-PLAIN_INTERVAL_S = 15.0
 
 
 def show_material(material: Material, console: Console) -> None:
@@ -44,15 +43,7 @@ def show_material(material: Material, console: Console) -> None:
 def follow(log: Path, num_steps: int, console: Console) -> Iterator[None]:
     """Show the latest step while the body runs: a bar on a terminal, an occasional line elsewhere."""
     over = threading.Event()
-    bar = Progress(
-        SpinnerColumn(),
-        BarColumn(bar_width=24),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
+    bar = live_bar(console)
     watcher = threading.Thread(target=_watch, args=(log, num_steps, console, bar, over), daemon=True)
     with bar:
         watcher.start()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import csrm
-from csrm.checkpoint import EMBEDDED_MODEL
+from csrm.model_folder import EMBEDDED_MODEL
 
 SAMPLE = Path(str(files("csrm") / "sample"))
 GOLDEN = Path(__file__).parent / "golden_scores.json"

@@ -134,7 +134,7 @@ def test_a_columns_calibration_is_its_own(make_job, model_folder):
     ],
 )
 def test_mistakes_end_in_one_line(files, model_folder, tmp_path, arguments, message):
-    from csrm.checkpoint import EMBEDDED_MODEL
+    from csrm.model_folder import EMBEDDED_MODEL
 
     arguments = [argument.format(**files, embedded=EMBEDDED_MODEL) for argument in arguments]
     output = [] if "--output" in arguments else ["--output", tmp_path / "out"]
