@@ -24,9 +24,9 @@ from csrm.clause_library import ClauseLibrary
 from csrm.configurations import Clause
 from csrm.dice import one_of
 from csrm.labelled import LabelledRow, PreferenceRow
-from csrm.permissions import permission
+from csrm.phrasing.permissions import permission
+from csrm.phrasing.wording import mixed, restyle
 from csrm.strictness import StrictnessPair, guideline
-from csrm.wording import mixed, restyle
 
 __all__ = ["Recipe", "sample_batch"]
 

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from csrm.clause_splitting import split_guideline
 from csrm.configurations import Clause
 from csrm.encoding import EncodedConversations, Encoder
 from csrm.labelled import LabelledRow
+from csrm.policies.splitting import split_guideline
 
 __all__ = ["Batch", "Part", "Shares", "Tokens", "cut", "split_long_clauses"]
 

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csrm.bootstrap import cluster_numbers, estimate
 from csrm.calibration import MIN_LABELS, fit_configurations
 from csrm.configurations import Configuration
-from csrm.evaluation_cells import Cells, any_clause_cells, counterfactual_cells, own_cells, row_of
+from csrm.evaluation.bootstrap import cluster_numbers, estimate
+from csrm.evaluation.cells import Cells, any_clause_cells, counterfactual_cells, own_cells, row_of
+from csrm.evaluation.metrics import brier, expected_calibration_error
+from csrm.evaluation.smooth_ece import smooth_ece
 from csrm.labelled import BinaryRow, LabelledRow
 from csrm.messages import Message
-from csrm.metrics import brier, expected_calibration_error
-from csrm.smooth_ece import smooth_ece
 
 if TYPE_CHECKING:
     from csrm.model import CSRM

@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from csrm.errors import ConfigurationError
-from csrm.policy_text import read_policy_text
-from csrm.policy_wording import rule_parts, short_category
+from csrm.policies.text import read_policy_text
+from csrm.policies.wording import rule_parts, short_category
 from csrm.safe_yaml import load_documents
 
 __all__ = ["Clause", "Configuration", "dump_configuration", "load_configurations"]

@@ -19,13 +19,13 @@ import torch
 from numpy.typing import NDArray
 
 from csrm.attention import KeyValues, Ragged
-from csrm.clause_splitting import split_guideline
 from csrm.configurations import Clause, Configuration
 from csrm.encoding import EncodedConversations
 from csrm.errors import RecordError
 from csrm.matrix import ComplianceMatrix, Scores
 from csrm.messages import as_conversation
 from csrm.model import CSRM, Encoded, Policies
+from csrm.policies.splitting import split_guideline
 
 __all__ = ["BATCH_TOKENS", "Chunk", "Columns", "encode_blocks", "make_chunk", "prepare", "score", "score_encoded"]
 

@@ -1,4 +1,4 @@
-"""Suites over files: reads rows, runs `csrm.suites` and `csrm.flip_probes`, yields a record per file and suite."""
+"""Suites over files: reads rows, runs `csrm.evaluation` on them, yields a record per file and suite."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from csrm.errors import InputError
 
 if TYPE_CHECKING:
     from csrm import CSRM, Configuration
-    from csrm.blind_baseline import BlindBaseline
-    from csrm.evaluation import Resampling
+    from csrm.evaluation.blind_baseline import BlindBaseline
+    from csrm.evaluation.figures import Resampling
     from csrm.labelled import LabelledRow
 
 __all__ = ["EvaluateOptions", "choose", "run"]
@@ -98,8 +98,9 @@ class _Evaluation:
 
     def plan(self) -> Iterator[tuple[str, str, Callable[[], Record]]]:
         """File, name of the suite, and what computes its figures."""
-        from csrm import labelled, suites
-        from csrm.evaluation import per_clause_figures
+        from csrm import labelled
+        from csrm.evaluation import suites
+        from csrm.evaluation.figures import per_clause_figures
 
         model, options, resampling = self.model, self.options, self.resampling
         for entry in options.counterfactual:
@@ -142,7 +143,7 @@ class _Evaluation:
     def _public_sets(self) -> Iterator[tuple[str, str, Callable[[], Record]]]:
         """Suites over the shapes that public test sets are published in."""
         import csrm
-        from csrm import evaluation_rows, suites
+        from csrm.evaluation import rows, suites
 
         model, options, resampling = self.model, self.options, self.resampling
         for entry in options.over_refusal:
@@ -150,7 +151,7 @@ class _Evaluation:
                 entry,
                 "over-refusal",
                 lambda e=entry: suites.binary(
-                    model, self.rows(evaluation_rows.read_over_refusal, e), self.configuration, self.blind, resampling
+                    model, self.rows(rows.read_over_refusal, e), self.configuration, self.blind, resampling
                 ),
             )
         for entry in options.cosapien:
@@ -160,7 +161,7 @@ class _Evaluation:
                 "scenarios",
                 lambda e=entry, own=configurations: suites.scenarios(
                     model,
-                    self.rows(lambda path: evaluation_rows.read_scenarios(path, own), e),
+                    self.rows(lambda path: rows.read_scenarios(path, own), e),
                     own,
                     self.blind,
                     resampling,
@@ -170,16 +171,14 @@ class _Evaluation:
             yield (
                 entry,
                 "whole policies",
-                lambda e=entry: suites.dynabench(
-                    model, self.rows(evaluation_rows.read_dynabench, e), self.blind, resampling
-                ),
+                lambda e=entry: suites.dynabench(model, self.rows(rows.read_dynabench, e), self.blind, resampling),
             )
 
     def _probes(self, entry: str) -> Iterator[tuple[str, str, Callable[[], Record]]]:
         import torch
 
         import csrm
-        from csrm import flip_probes
+        from csrm.evaluation import flip_probes
 
         rows = self.labelled(entry)
         single = flip_probes.single_violations(rows)
@@ -196,7 +195,7 @@ class _Evaluation:
 
     @property
     def resampling(self) -> Resampling:
-        from csrm.evaluation import Resampling
+        from csrm.evaluation.figures import Resampling
 
         options = self.options
         return Resampling(num_resamples=options.resamples, by=options.resample_by, seed=options.seed)
@@ -218,7 +217,7 @@ class _Evaluation:
     @property
     def blind(self) -> BlindBaseline | None:
         """The configuration-blind baseline, fitted when first asked for; None without data for it."""
-        from csrm.evaluation import BlindBaseline, sample
+        from csrm.evaluation.figures import BlindBaseline, sample
         from csrm.labelled import read_labelled
         from jobs.train_data import split_share
 
@@ -267,7 +266,7 @@ def choose(path: str, rows: Sequence[Row], *, split: str | None, limit: int | No
     Raises:
         InputError: nothing is left.
     """
-    from csrm.evaluation_rows import in_split
+    from csrm.evaluation.rows import in_split
 
     rows = in_split(path, split, rows)
     if not rows:

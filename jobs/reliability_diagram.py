@@ -53,9 +53,9 @@ def draw(path: Path, complies: NDArray[np.bool_], p_safe: Mapping[str, NDArray[n
 def _curve(axes: Any, probability: NDArray[np.float32], complies: NDArray[np.bool_], title: str, colour: str) -> None:
     from matplotlib.collections import LineCollection
 
-    from csrm.bootstrap import resamples
-    from csrm.metrics import brier
-    from csrm.smooth_ece import reliability_curve, smooth_ece
+    from csrm.evaluation.bootstrap import resamples
+    from csrm.evaluation.metrics import brier
+    from csrm.evaluation.smooth_ece import reliability_curve, smooth_ece
 
     curve = reliability_curve(probability, complies)
     weights = np.concatenate(list(resamples(np.arange(len(complies)), NUM_BANDS, seed=0)))
@@ -79,7 +79,7 @@ def _curve(axes: Any, probability: NDArray[np.float32], complies: NDArray[np.boo
 
 
 def _densities(axes: Any, probability: NDArray[np.float32], complies: NDArray[np.bool_], colour: str) -> None:
-    from csrm.smooth_ece import reliability_curve
+    from csrm.evaluation.smooth_ece import reliability_curve
 
     for mask, sign, name, shade in ((complies, 1, "complied", 0.55), (~complies, -1, "violated", 0.3)):
         if not mask.any():

@@ -11,15 +11,15 @@ from typing import Any
 
 from rich.console import Console
 
-from csrm import held_out
 from csrm.augmentation import Recipe
 from csrm.calibration import Calibration
 from csrm.checkpoint import resolve_device, resolve_dtype
 from csrm.errors import InputError
-from csrm.lora import merge_lora
 from csrm.model import CSRM
-from csrm.train_state import load_weights
-from csrm.training import TrainOptions, make_sampler
+from csrm.training import held_out
+from csrm.training.lora import merge_lora
+from csrm.training.state import load_weights
+from csrm.training.trainer import TrainOptions, make_sampler
 from jobs.pipeline import cluster
 from jobs.train import DEFAULT_STEPS
 from jobs.train_data import Material, Sources, read_material

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     import ray
 
     from csrm.batch import Part
-    from csrm.data_quality import Quality
     from csrm.encoding import Encoder
     from csrm.labelled import LabelledRow, PreferenceRow
-    from csrm.sampler import Sampler, TrainingData
-    from csrm.training import TrainOptions
+    from csrm.training.data_quality import Quality
+    from csrm.training.sampler import Sampler, TrainingData
+    from csrm.training.trainer import TrainOptions
 
 __all__ = ["Material", "Sources", "read_material", "split_share", "stream_parts"]
 
@@ -76,12 +76,12 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
     import numpy as np
 
     from csrm.contrast import contrast_rows, load_contrasts
-    from csrm.data_quality import Quality, clean_preferences, clean_rows
     from csrm.exchanges import exchange_rows, load_exchanges
     from csrm.framing import Frames
     from csrm.labelled import holdout_clauses
-    from csrm.sampler import TrainingData
     from csrm.strictness import load_pairs
+    from csrm.training.data_quality import Quality, clean_preferences, clean_rows
+    from csrm.training.sampler import TrainingData
 
     quality, preference_quality, files = Quality(), Quality(), []
     excluded = _excluded_prompts(sources.exclude_prompts)
@@ -120,8 +120,8 @@ def split_share(entry: str) -> tuple[str, float | None]:
 
 
 def _judgements(entry: str, quality: Quality, files: list[dict[str, Any]]) -> list[LabelledRow]:
-    from csrm.data_quality import JUDGEMENT_COLUMNS, survey
     from csrm.labelled import holdout, labelled_rows, read_json_lines
+    from csrm.training.data_quality import JUDGEMENT_COLUMNS, survey
 
     path, share = split_share(entry)
     lines = list(read_json_lines(path))
@@ -134,8 +134,8 @@ def _judgements(entry: str, quality: Quality, files: list[dict[str, Any]]) -> li
 
 
 def _pairs(path: str, quality: Quality, files: list[dict[str, Any]]) -> list[PreferenceRow]:
-    from csrm.data_quality import PREFERENCE_COLUMNS, survey
     from csrm.labelled import preference_rows, read_json_lines
+    from csrm.training.data_quality import PREFERENCE_COLUMNS, survey
 
     lines = list(read_json_lines(path))
     survey((raw for _, raw in lines), PREFERENCE_COLUMNS, quality)
@@ -231,7 +231,7 @@ class Drawer:
         """(number) to (number, parts): one worker's parts, pickled on their way to it and nowhere else."""
         import pyarrow as pa
 
-        from csrm.training import draw_parts
+        from csrm.training.trainer import draw_parts
 
         numbers = steps.column("number").to_pylist()
         parts = [

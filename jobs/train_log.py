@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from csrm.training import Step
+    from csrm.training.trainer import Step
 
 __all__ = ["StepLog", "latest_step", "read_steps"]
 

@@ -12,7 +12,7 @@ from jobs.train_log import StepLog
 
 if TYPE_CHECKING:
     from csrm.model import CSRM
-    from csrm.training import TrainOptions
+    from csrm.training.trainer import TrainOptions
 
 __all__ = ["Plan", "Start", "build_model", "train_loop"]
 
@@ -53,8 +53,8 @@ def build_model(start: Start) -> CSRM:
     import torch
 
     from csrm.checkpoint import from_backbone, from_language_model, load
-    from csrm.lora import add_lora
     from csrm.model import Layout
+    from csrm.training.lora import add_lora
 
     torch.manual_seed(start.seed)
     if (Path(start.backbone) / "csrm.json").is_file():
@@ -101,9 +101,9 @@ def _trainer(plan: Plan, num_workers: int) -> Any:
     import ray.train.torch
     import torch
 
-    from csrm.sharding import shard
-    from csrm.train_state import load_state
-    from csrm.training import Trainer
+    from csrm.training.sharding import shard
+    from csrm.training.state import load_state
+    from csrm.training.trainer import Trainer
 
     local = ray.train.get_context().get_local_world_size()
     torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
@@ -122,7 +122,7 @@ def _report(trainer: Any, metrics: dict[str, Any], *, is_first: bool) -> None:
     """Hand a checkpoint to Ray Train, which counts it only once it lies in the run's folder as a whole."""
     import ray.train
 
-    from csrm.train_state import save_state
+    from csrm.training.state import save_state
 
     with tempfile.TemporaryDirectory() as folder:
         save_state(trainer, folder)

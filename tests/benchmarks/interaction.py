@@ -29,12 +29,12 @@ from csrm.batch import Batch
 from csrm.cells import batch_reward
 from csrm.checkpoint import from_backbone
 from csrm.clause_library import ClauseLibrary
-from csrm.evaluation import Cells, counterfactual_cells, own_cells, sample
+from csrm.evaluation.figures import Cells, counterfactual_cells, own_cells, sample
+from csrm.evaluation.metrics import auroc
 from csrm.labelled import holdout, read_labelled
-from csrm.metrics import auroc
 from csrm.model import CSRM
-from csrm.objective import classification_loss
-from csrm.training import mixed_precision, similarity
+from csrm.training.objective import classification_loss
+from csrm.training.trainer import mixed_precision, similarity
 
 HERE = Path(__file__).parent
 TRAIN = ("polyguard_train", "polyguard_cyber_train", "diasafety_train")

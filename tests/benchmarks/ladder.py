@@ -19,7 +19,7 @@ from csrm import Layout, evaluation
 from csrm.augmentation import Recipe
 from csrm.checkpoint import from_backbone
 from csrm.labelled import holdout, read_labelled
-from csrm.training import TrainOptions, train
+from csrm.training.trainer import TrainOptions, train
 
 RECIPE = Recipe(num_configurations=4, num_strictness=0)
 TRAIN = ("polyguard_train", "polyguard_cyber_train", "diasafety_train")

@@ -11,7 +11,7 @@ from csrm import Clause, Message
 from csrm.batch import Batch, Tokens, cut, split_long_clauses
 from csrm.cells import batch_reward, tokens_reward
 from csrm.labelled import LabelledRow
-from csrm.objective import batch_losses
+from csrm.training.objective import batch_losses
 
 GAMMA = 0.7
 NUM_CONFIGURATIONS = 3

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from csrm.bootstrap import cluster_numbers, estimate, resamples
-from csrm.metrics import auroc, weighted_mean
-from csrm.smooth_ece import smooth_ece
+from csrm.evaluation.bootstrap import cluster_numbers, estimate, resamples
+from csrm.evaluation.metrics import auroc, weighted_mean
+from csrm.evaluation.smooth_ece import smooth_ece
 
 
 def interval(values, clusters, **options):

@@ -2,9 +2,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csrm.clause_splitting import split_guideline, split_sentences
 from csrm.configurations import Clause
 from csrm.errors import ConfigurationError
+from csrm.policies.splitting import split_guideline, split_sentences
 
 LAWS = settings(max_examples=60, deadline=None)
 WORDS = st.lists(

@@ -3,8 +3,15 @@
 import json
 
 from csrm import Clause, Message
-from csrm.data_quality import JUDGEMENT_COLUMNS, PREFERENCE_COLUMNS, Quality, clean_preferences, clean_rows, survey
 from csrm.labelled import LabelledRow, PreferenceRow
+from csrm.training.data_quality import (
+    JUDGEMENT_COLUMNS,
+    PREFERENCE_COLUMNS,
+    Quality,
+    clean_preferences,
+    clean_rows,
+    survey,
+)
 
 
 def row(text, *labels, id="0"):

@@ -5,8 +5,8 @@ import pytest
 from tiny import tiny_model
 
 from csrm import Clause, Configuration
-from csrm import evaluation_cells as module
-from csrm.evaluation_cells import Cells, any_clause_cells, counterfactual_cells, own_cells
+from csrm.evaluation import cells as module
+from csrm.evaluation.cells import Cells, any_clause_cells, counterfactual_cells, own_cells
 from csrm.labelled import LabelledRow
 from csrm.messages import Message
 

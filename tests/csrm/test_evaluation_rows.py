@@ -5,7 +5,7 @@ import json
 import pytest
 
 from csrm import Clause, Configuration, InputError
-from csrm.evaluation_rows import agent_turns, in_split, parse_policy, read_dynabench, read_over_refusal, read_scenarios
+from csrm.evaluation.rows import agent_turns, in_split, parse_policy, read_dynabench, read_over_refusal, read_scenarios
 from csrm.labelled import read_binary
 from csrm.messages import Message
 

@@ -4,9 +4,17 @@ import pytest
 from obedient import CATEGORIES, Deaf, Obedient, judgement_rows
 from tiny import tiny_model
 
-from csrm.evaluation import Resampling
-from csrm.flip_probes import allow, clause_order, contradiction, dilution, flip, single_violations, violated_clause
-from csrm.irrelevant_clauses import IRRELEVANT_CLAUSES
+from csrm.evaluation.figures import Resampling
+from csrm.evaluation.flip_probes import (
+    allow,
+    clause_order,
+    contradiction,
+    dilution,
+    flip,
+    single_violations,
+    violated_clause,
+)
+from csrm.evaluation.irrelevant_clauses import IRRELEVANT_CLAUSES
 
 RESAMPLING = Resampling(num_resamples=20)
 

@@ -9,9 +9,9 @@ from tiny import tiny_model
 
 from csrm import CSRM
 from csrm.cells import batch_reward
-from csrm.lora import add_lora, merge_lora
-from csrm.train_state import load_weights, save_state
-from csrm.training import Trainer, TrainOptions
+from csrm.training.lora import add_lora, merge_lora
+from csrm.training.state import load_weights, save_state
+from csrm.training.trainer import Trainer, TrainOptions
 
 pytest.importorskip("peft")
 RANK = 3

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import metrics as peer
 
-from csrm.metrics import auroc, average_precision, brier, expected_calibration_error, f1, pairwise_accuracy
+from csrm.evaluation.metrics import auroc, average_precision, brier, expected_calibration_error, f1, pairwise_accuracy
 
 samples = st.lists(st.tuples(st.integers(-5, 5), st.booleans()), min_size=2, max_size=80).filter(
     lambda rows: len({label for _, label in rows}) == 2

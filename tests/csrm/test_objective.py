@@ -8,7 +8,7 @@ import torch
 
 from csrm import Clause
 from csrm.batch import Batch
-from csrm.objective import (
+from csrm.training.objective import (
     batch_losses,
     classification_loss,
     preference_loss,

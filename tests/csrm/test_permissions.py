@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from csrm import Clause
-from csrm.permissions import allowances, permission
+from csrm.phrasing.permissions import allowances, permission
 
 
 @pytest.mark.parametrize(

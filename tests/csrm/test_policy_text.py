@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from csrm.policy_text import PolicyText, read_policy_text
-from csrm.policy_wording import short_category
+from csrm.policies.text import PolicyText, read_policy_text
+from csrm.policies.wording import short_category
 
 LAWS = settings(max_examples=80, deadline=None)
 WORDS = [

@@ -8,7 +8,7 @@ from csrm import Message
 from csrm.augmentation import Recipe
 from csrm.clause_library import ClauseLibrary
 from csrm.labelled import PreferenceRow
-from csrm.sampler import Sampler, TrainingData
+from csrm.training.sampler import Sampler, TrainingData
 
 PREFERENCES = [
     PreferenceRow(id=f"p{n}", conversation=[Message("user", f"w{n}")], chosen=f"w{n + 20}", rejected=f"w{n + 40}")

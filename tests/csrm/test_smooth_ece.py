@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 
-from csrm.smooth_ece import reliability_curve, smooth_ece, smooth_ece_at
+from csrm.evaluation.smooth_ece import reliability_curve, smooth_ece, smooth_ece_at
 
 
 def reflected_gaussian(t, centre, bandwidth):

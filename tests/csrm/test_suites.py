@@ -5,11 +5,12 @@ import pytest
 from obedient import CATEGORIES, Deaf, Obedient, judgement_rows
 from tiny import tiny_model
 
-from csrm import Calibration, Clause, Configuration, suites
-from csrm.blind_baseline import BlindBaseline
-from csrm.evaluation import Resampling, judgement_figures, per_clause, per_clause_figures
-from csrm.evaluation_cells import row_of
-from csrm.evaluation_rows import PolicyRow, ScenarioRow
+from csrm import Calibration, Clause, Configuration
+from csrm.evaluation import suites
+from csrm.evaluation.blind_baseline import BlindBaseline
+from csrm.evaluation.cells import row_of
+from csrm.evaluation.figures import Resampling, judgement_figures, per_clause, per_clause_figures
+from csrm.evaluation.rows import PolicyRow, ScenarioRow
 from csrm.labelled import BinaryRow, PreferenceRow
 from csrm.messages import Message
 

@@ -12,11 +12,11 @@ from csrm import CheckpointError, Clause, Message
 from csrm.augmentation import Recipe
 from csrm.batch import Batch, Tokens, cut
 from csrm.cells import batch_reward
-from csrm.held_out import fit_held_out
 from csrm.labelled import LabelledRow
-from csrm.sampler import TrainingData
-from csrm.train_state import load_state, load_weights, save_state
-from csrm.training import Trainer, TrainOptions, learning_rate, train
+from csrm.training.held_out import fit_held_out
+from csrm.training.sampler import TrainingData
+from csrm.training.state import load_state, load_weights, save_state
+from csrm.training.trainer import Trainer, TrainOptions, learning_rate, train
 
 RECIPE = Recipe(num_configurations=4, num_strictness=0)
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csrm import Clause
-from csrm.headings import names_harm, restyle_heading, topic
-from csrm.inflection import gerund, third_person
-from csrm.permissions import permission
-from csrm.rule_grammar import parse
-from csrm.wording import mixed, mixed_permission, prohibitions, restyle
+from csrm.phrasing.grammar import parse
+from csrm.phrasing.headings import names_harm, restyle_heading, topic
+from csrm.phrasing.inflection import gerund, third_person
+from csrm.phrasing.permissions import permission
+from csrm.phrasing.wording import mixed, mixed_permission, prohibitions, restyle
 
 # Written for this test in the ways that policies are written; none of them forbids and allows at once.
 PROHIBITIONS = [

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 from tiny import tiny_model
 
 import csrm
-from csrm.sampler import TrainingData
-from csrm.training import Trainer, TrainOptions, draw_parts, make_sampler
+from csrm.training.sampler import TrainingData
+from csrm.training.trainer import Trainer, TrainOptions, draw_parts, make_sampler
 from jobs.cli import cli
 from jobs.train_data import Sources, read_material
 from jobs.train_log import StepLog, latest_step, read_steps

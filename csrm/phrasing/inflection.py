@@ -12,7 +12,7 @@ from pathlib import Path
 
 __all__ = ["GERUNDS", "VERBS", "gerund", "third_person"]
 
-_LINES = (Path(__file__).parent / "library" / "verbs.txt").read_text(encoding="utf-8").splitlines()
+_LINES = (Path(__file__).parents[1] / "library" / "verbs.txt").read_text(encoding="utf-8").splitlines()
 VERBS = frozenset(line.split()[0] for line in _LINES)
 """Verbs in which rules are written, in base form."""
 _IRREGULAR = dict(line.split() for line in _LINES if " " in line)

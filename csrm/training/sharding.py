@@ -13,7 +13,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from csrm.model import CSRM
-from csrm.training import Rewards
+from csrm.training.trainer import Rewards
 
 __all__ = ["shard"]
 

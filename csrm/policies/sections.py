@@ -5,9 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 
-from csrm.clause_splitting import split_sentences
-from csrm.policy_blocks import Block, read_blocks
-from csrm.policy_wording import (
+from csrm.policies.blocks import Block, read_blocks
+from csrm.policies.splitting import split_sentences
+from csrm.policies.wording import (
     MAX_CATEGORY_WORDS,
     gives_direction,
     has_bold_head,

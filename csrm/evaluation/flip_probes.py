@@ -19,13 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from csrm.bootstrap import Measure
 from csrm.configurations import Clause
-from csrm.evaluation import Figures, Resampling
-from csrm.evaluation_cells import Cells
-from csrm.irrelevant_clauses import IRRELEVANT_CLAUSES
+from csrm.evaluation.bootstrap import Measure
+from csrm.evaluation.cells import Cells
+from csrm.evaluation.figures import Figures, Resampling
+from csrm.evaluation.irrelevant_clauses import IRRELEVANT_CLAUSES
+from csrm.evaluation.metrics import auroc, weighted_mean
 from csrm.labelled import LabelledRow
-from csrm.metrics import auroc, weighted_mean
 
 if TYPE_CHECKING:
     from csrm.model import CSRM

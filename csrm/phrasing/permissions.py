@@ -14,10 +14,10 @@ import numpy as np
 
 from csrm.configurations import Clause
 from csrm.dice import one_of
-from csrm.headings import names_harm, restyle_heading, topic
-from csrm.inflection import gerund, third_person
-from csrm.rule_grammar import Rule, is_about_content, is_plural, parse, sentence
-from csrm.rule_remarks import remarked
+from csrm.phrasing.grammar import Rule, is_about_content, is_plural, parse, sentence
+from csrm.phrasing.headings import names_harm, restyle_heading, topic
+from csrm.phrasing.inflection import gerund, third_person
+from csrm.phrasing.remarks import remarked
 
 __all__ = ["allowances", "permission"]
 

@@ -20,7 +20,7 @@ from csrm.configurations import Clause, Configuration
 from csrm.errors import ConfigurationError, InputError
 from csrm.labelled import BinaryRow, read_json_lines
 from csrm.messages import Message
-from csrm.policy_text import read_policy_text
+from csrm.policies.text import read_policy_text
 
 __all__ = [
     "PolicyRow",

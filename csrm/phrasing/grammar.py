@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
-from csrm.inflection import GERUNDS, VERBS
+from csrm.phrasing.inflection import GERUNDS, VERBS
 
 __all__ = [
     "Rule",

@@ -6,8 +6,8 @@ import numpy as np
 
 from csrm.configurations import Clause
 from csrm.dice import one_of
-from csrm.headings import topic
-from csrm.rule_grammar import sentence
+from csrm.phrasing.grammar import sentence
+from csrm.phrasing.headings import topic
 
 __all__ = ["remarked"]
 

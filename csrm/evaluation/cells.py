@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 
 from csrm.batch import Batch
-from csrm.bootstrap import cluster_numbers
 from csrm.cells import batch_reward
 from csrm.configurations import Clause, Configuration
 from csrm.dice import one_of
+from csrm.evaluation.bootstrap import cluster_numbers
 from csrm.labelled import BinaryRow, LabelledRow
 from csrm.messages import Message
 from csrm.model import CSRM

@@ -2,7 +2,7 @@
 
 `restyle` re-words a prohibition or an obligation without changing what it forbids or demands; `mixed` joins a
 prohibition with a permission of something else, as written policies do; `mixed_permission` joins them the other
-way round. A rule that cannot be taken apart safely (`csrm.rule_grammar`) keeps its own sentence and changes only
+way round. A rule that cannot be taken apart safely (`csrm.phrasing.grammar`) keeps its own sentence and changes only
 its heading and what surrounds it.
 """
 
@@ -14,10 +14,7 @@ import numpy as np
 
 from csrm.configurations import Clause
 from csrm.dice import one_of
-from csrm.headings import names_harm, restyle_heading, topic
-from csrm.inflection import gerund, third_person
-from csrm.permissions import allowances, permission
-from csrm.rule_grammar import (
+from csrm.phrasing.grammar import (
     Rule,
     decapitalised,
     is_about_content,
@@ -26,7 +23,10 @@ from csrm.rule_grammar import (
     parse,
     sentence,
 )
-from csrm.rule_remarks import remarked
+from csrm.phrasing.headings import names_harm, restyle_heading, topic
+from csrm.phrasing.inflection import gerund, third_person
+from csrm.phrasing.permissions import allowances, permission
+from csrm.phrasing.remarks import remarked
 
 __all__ = ["mixed", "mixed_permission", "prohibitions", "restyle"]
 

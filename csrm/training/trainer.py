@@ -20,14 +20,14 @@ from torch import Tensor
 from csrm.batch import Part, Tokens, cut, split_long_clauses
 from csrm.cells import tokens_reward
 from csrm.clause_library import ClauseLibrary
-from csrm.clause_splitting import split_guideline
 from csrm.encoding import Encoder
 from csrm.labelled import LabelledRow
 from csrm.model import CSRM
-from csrm.objective import Losses, batch_losses
-from csrm.sampler import Sampler, TrainingData
-from csrm.train_options import TrainOptions, learning_rate
-from csrm.workers import sum_gradients, sum_over_workers, whole
+from csrm.policies.splitting import split_guideline
+from csrm.training.objective import Losses, batch_losses
+from csrm.training.options import TrainOptions, learning_rate
+from csrm.training.sampler import Sampler, TrainingData
+from csrm.training.workers import sum_gradients, sum_over_workers, whole
 
 __all__ = [
     "Rewards",
@@ -90,7 +90,7 @@ class Rewards(torch.nn.Module):
 class Trainer:
     """A model on its way: weights, optimiser, and how many steps are done, which settles the learning rate.
 
-    `csrm.train_state` writes and reads all of it.
+    `csrm.training.state` writes and reads all of it.
     """
 
     def __init__(self, model: CSRM, options: TrainOptions, sharded: Rewards | None = None):

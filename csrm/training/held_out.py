@@ -20,8 +20,8 @@ from csrm.cells import batch_reward
 from csrm.errors import InputError
 from csrm.labelled import LabelledRow
 from csrm.model import CSRM
-from csrm.sampler import TrainingData
-from csrm.training import TrainOptions, make_library, mixed_precision
+from csrm.training.sampler import TrainingData
+from csrm.training.trainer import TrainOptions, make_library, mixed_precision
 
 __all__ = ["fit_held_out"]
 

@@ -8,13 +8,20 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from csrm.blind_baseline import BlindBaseline
 from csrm.configurations import Configuration
-from csrm.evaluation import NO_INTERVALS, Figures, Resampling, evaluate_cells, judgement_figures, preference_figures
-from csrm.evaluation_cells import Cells, any_clause_cells, counterfactual_cells, own_cells, row_of
-from csrm.evaluation_rows import PolicyRow, ScenarioRow
+from csrm.evaluation.blind_baseline import BlindBaseline
+from csrm.evaluation.cells import Cells, any_clause_cells, counterfactual_cells, own_cells, row_of
+from csrm.evaluation.figures import (
+    NO_INTERVALS,
+    Figures,
+    Resampling,
+    evaluate_cells,
+    judgement_figures,
+    preference_figures,
+)
+from csrm.evaluation.metrics import auroc
+from csrm.evaluation.rows import PolicyRow, ScenarioRow
 from csrm.labelled import BinaryRow, LabelledRow, PreferenceRow
-from csrm.metrics import auroc
 
 if TYPE_CHECKING:
     from csrm.model import CSRM

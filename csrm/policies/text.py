@@ -9,10 +9,10 @@ from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import NamedTuple
 
-from csrm.clause_splitting import split_sentences
-from csrm.policy_blocks import Block
-from csrm.policy_sections import Section, read_sections
-from csrm.policy_wording import (
+from csrm.policies.blocks import Block
+from csrm.policies.sections import Section, read_sections
+from csrm.policies.splitting import split_sentences
+from csrm.policies.wording import (
     LEAD_JOINT,
     MAX_CATEGORY_WORDS,
     as_lead,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from csrm.configurations import Clause
-from csrm.rule_grammar import sentence
+from csrm.phrasing.grammar import sentence
 
 __all__ = ["names_harm", "restyle_heading", "topic"]
 

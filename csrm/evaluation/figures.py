@@ -17,11 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from csrm.blind_baseline import BlindBaseline
-from csrm.bootstrap import Measure, cluster_numbers, estimate
-from csrm.evaluation_cells import Cells, any_clause_cells, counterfactual_cells, own_cells, sample
-from csrm.labelled import LabelledRow
-from csrm.metrics import (
+from csrm.evaluation.blind_baseline import BlindBaseline
+from csrm.evaluation.bootstrap import Measure, cluster_numbers, estimate
+from csrm.evaluation.cells import Cells, any_clause_cells, counterfactual_cells, own_cells, sample
+from csrm.evaluation.metrics import (
     auroc,
     average_precision,
     brier,
@@ -30,7 +29,8 @@ from csrm.metrics import (
     pairwise_accuracy,
     weighted_mean,
 )
-from csrm.smooth_ece import smooth_ece
+from csrm.evaluation.smooth_ece import smooth_ece
+from csrm.labelled import LabelledRow
 
 if TYPE_CHECKING:
     from csrm.messages import Message
@@ -69,7 +69,7 @@ class Resampling:
     """Of the resamples."""
 
     def estimate(self, measures: dict[str, Measure], rows: Sequence[LabelledRow]) -> Figures:
-        """Figures and their intervals; see `csrm.bootstrap.estimate`."""
+        """Figures and their intervals; see `csrm.evaluation.bootstrap.estimate`."""
         keys = [id(row) if self.by == "row" else _prompt(row.conversation) for row in rows]
         return dict(estimate(measures, cluster_numbers(keys), num_resamples=self.num_resamples, seed=self.seed))
 

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from csrm.errors import CheckpointError
 from csrm.model import CSRM
-from csrm.training import Trainer
-from csrm.workers import like, num_workers, whole
+from csrm.training.trainer import Trainer
+from csrm.training.workers import like, num_workers, whole
 
 __all__ = ["load_state", "load_weights", "save_state"]
 

@@ -1,0 +1,1 @@
+"""How well a model judges and obeys: suites, probes, figures with intervals."""

@@ -1,0 +1,1 @@
+"""The training loop, what it minimises, and how it is spread over workers. Plain torch."""
