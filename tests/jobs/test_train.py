@@ -246,6 +246,33 @@ def test_what_was_left_out_is_said(trained):
     assert "calibrated on" in said
 
 
+def test_adapters_and_strictness_pairs_go_through_the_command(files, running_cluster, tmp_path):
+    ladder = {"category": "w100", "subcategories": ["w1", "w2", "w3"], "aliases": [], "always_forbidden": []}
+    pairs = [{"strict": 3, "lenient": 1, "kept": True}, {"strict": 2, "lenient": 0, "kept": False}]
+    document = {"format": "csrm strictness pairs, 1", "filtered": True, "judge": {"name": "j", "fingerprint": "f"}}
+    (tmp_path / "pairs.json").write_text(json.dumps(document | {"ladders": [ladder | {"pairs": pairs}]}))
+    arguments = [
+        "--data",
+        str(files / "rows.jsonl"),
+        "--backbone",
+        str(files / "start"),
+        "--output",
+        str(tmp_path / "m"),
+    ]
+    arguments += ["--no-contrasts", "--holdout", "0", "--lora", "2", "--strictness-pairs", str(tmp_path / "pairs.json")]
+    result = CliRunner().invoke(cli, ["train", *arguments, "--steps", "2", "--batch-rows", "32", "--dtype", "float32"])
+    assert result.exit_code == 0, result.output + str(result.exception)
+    assert "1 strictness pairs" in result.stderr
+    for step in read_steps(tmp_path / "m" / "train.jsonl"):
+        assert step["strictness"] > 0
+        assert step["preference_margin"] is None
+        assert step["strictness_margin"] is not None
+    model = csrm.CSRM.from_pretrained(tmp_path / "m", dtype="float32")
+    before = csrm.CSRM.from_pretrained(files / "start", dtype="float32")
+    assert [name for name, _ in model.named_parameters()] == [name for name, _ in before.named_parameters()]
+    assert "pairs.json" in {file["file"] for file in model.facts["data"]}
+
+
 def test_a_finished_model_is_not_overwritten(trained, command):
     _, output = trained
     result = command(output)
@@ -265,7 +292,7 @@ def test_material_is_divided_by_clauses(material):
 
 def test_contrasts_add_rows_and_frames_and_give_way_to_excluded_prompts(files, tmp_path):
     def read(**more):
-        sources = Sources(data=[str(files / "rows.jsonl")], holdout=0, num_contrasts=300, **more)
+        sources = Sources(data=[str(files / "rows.jsonl")], holdout=0, num_contrasts=300, num_exchanges=50, **more)
         return read_material(sources, max_characters=6_000, seed=0)
 
     def contrasts(material):
@@ -273,6 +300,7 @@ def test_contrasts_add_rows_and_frames_and_give_way_to_excluded_prompts(files, t
 
     material = read()
     assert len(contrasts(material)) == 300
+    assert sum(row.domain == "exchanges" for row in material.training.rows) == 50
     assert material.training.frames is not None
     assert material.held == []
     asked = contrasts(material)[0].conversation[0].content
