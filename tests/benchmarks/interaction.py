@@ -1,4 +1,4 @@
-"""What does the matrix layout give up, and what does it buy? Five ways of reading, same data, seed and steps.
+"""What does the matrix layout give up, and what does it buy? Six ways of reading, same data, seed and steps.
 
     python tests/benchmarks/interaction.py DATA_FOLDER BACKBONE --steps 150 >> tests/benchmarks/interaction.jsonl
     python tests/benchmarks/interaction.py --plot
