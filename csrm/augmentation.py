@@ -116,8 +116,9 @@ class _Drawing:
     ) -> None:
         self.library, self.rng, self.recipe = library, rng, recipe
         own = sorted({library.index[clause] for row in rows for clause in row.clauses})
-        # "No hate speech." for a narrow rule would be wrong where a row keeps the rule and yet is hateful.
-        self.narrow = {
+        # "No hate speech." for a narrow rule would be wrong where a row keeps the rule and yet is hateful; and a rule
+        # written for one text says more than its heading.
+        self.narrow = {number for number in own if not library.is_presumable[number]} | {
             library.index[clause]
             for row in rows
             for clause, violated in zip(row.clauses, row.violated, strict=True)
@@ -218,13 +219,21 @@ class _Drawing:
         violated = np.array(row.violated, dtype=bool)
         kept = self.library.presumed_kept(row)
         bad = {number for number, broken in zip(numbers, row.violated, strict=True) if broken}
+        good = {*numbers} - bad
+        broken_categories = {self.library.clauses[number].category for number in bad}
         return _Choice(
             bad=known[violated],
             good=known[~violated],
             allowed=np.array([self.twin[number] for number in numbers if number in self.twin], dtype=np.int64),
             other=np.flatnonzero(kept[self.pool]),
             beside=np.array(
-                [twin for number, twin in self.twin.items() if kept[number] or number in {*numbers} - bad],
+                [
+                    twin
+                    for number, twin in self.twin.items()
+                    if (kept[number] or number in good)
+                    # A permission may speak of its whole category.
+                    and self.library.clauses[number].category not in broken_categories
+                ],
                 dtype=np.int64,
             ),
             twin={self.place[number]: self.twin[number] for number in bad if number in self.twin},
@@ -259,18 +268,19 @@ class _Choice:
     def draw(self, rng: np.random.Generator, size: int, k: int) -> NDArray[np.int64]:
         """The k-th configuration, of at most `size` clauses; every even one holds a violated clause if there is one.
 
-        A violated clause may be followed by its twin, which makes one more.
+        A violated clause may be followed by its twin, so that even the smallest has two.
         """
         core = self._core(rng, with_bad=k % 2 == 0)
         num_core = min(len(core), size) if core is self.good else 1
         members = rng.choice(core, size=num_core, replace=False)
-        rest = np.setdiff1d(np.concatenate([self.good, self.other, self.beside]), members)
-        filling = rng.choice(rest, size=min(size - num_core, len(rest)), replace=False)
         overriding = [
             self.twin[place]
             for place in members.tolist()
             if place in self.twin and rng.random() < self.overridden_share
         ]
+        rest = np.setdiff1d(np.concatenate([self.good, self.other, self.beside]), members)
+        num_rest = max(0, size - num_core - len(overriding))
+        filling = rng.choice(rest, size=min(num_rest, len(rest)), replace=False)
         return np.concatenate([members, filling, np.array(overriding, np.int64)])
 
     def complies(self, members: NDArray[np.int64]) -> bool:

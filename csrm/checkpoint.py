@@ -149,7 +149,7 @@ def from_language_model(folder: str | Path, layout: Layout, *, name: str = "csrm
         head: torch.Tensor = language_model.get_output_embeddings().weight
         model.probe_tokens.copy_(model.backbone.get_input_embeddings()(question))
         model.get_submodule("probe_evidence.head").weight.copy_(head[[*safe, *unsafe]])  # type: ignore[operator]
-        model.clause_evidence.output.bias.fill_(NEAR_SILENCE)
+        model.clause_evidence.output.bias[0].fill_(NEAR_SILENCE)
     return model.to(resolve_device(device))
 
 
@@ -207,7 +207,10 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 def _with_permissions(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """The output layer of the pair network of format 1, whose clauses could only object, with permissions silent."""
-    weight, bias = weights["clause_evidence.output.weight"], weights["clause_evidence.output.bias"]
+    try:
+        weight, bias = weights["clause_evidence.output.weight"], weights["clause_evidence.output.bias"]
+    except KeyError as error:
+        raise CheckpointError(f"no weights {error}; copy the model folder again") from None
     return {
         "clause_evidence.output.weight": torch.cat([weight, torch.zeros_like(weight)]),
         "clause_evidence.output.bias": torch.cat([bias, torch.full_like(bias, SILENCE)]),

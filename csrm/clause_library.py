@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from csrm.configurations import Clause
 from csrm.labelled import LabelledRow
 
-__all__ = ["ClauseLibrary"]
+__all__ = ["CONDUCT_DOMAINS", "ClauseLibrary"]
 
 # Text about these domains often violates the rules of its neighbour too: never presume otherwise.
 RELATED_DOMAINS = tuple(

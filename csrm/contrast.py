@@ -20,7 +20,6 @@ topic, none of them operational; rows are drawn from it so that neither request,
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -37,6 +36,8 @@ from csrm.messages import Message
 from csrm.safe_yaml import load_documents
 
 __all__ = ["RELATED_TOPICS", "Topic", "contrast_rows", "load_contrasts"]
+
+LIBRARY = Path(__file__).parent / "library" / "contrast.yaml"
 
 DOMAIN = "requests"
 
@@ -116,7 +117,7 @@ def load_contrasts(path: str | Path | None = None) -> tuple[Topic, ...]:
         InputError: The file cannot be read.
         ConfigurationError: A list is missing, empty or of the wrong shape; the message names file and topic.
     """
-    source = Path(str(importlib.resources.files("csrm") / "library" / "contrast.yaml")) if path is None else Path(path)
+    source = LIBRARY if path is None else Path(path)
     try:
         text = source.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:

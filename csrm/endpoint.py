@@ -17,7 +17,9 @@ import numpy as np
 from csrm.chat import ChatClient, Counts, Endpoint, MalformedAnswer, Question
 from csrm.configurations import Clause
 from csrm.conversations import Message
+from csrm.errors import EndpointError
 from csrm.labelled import LabelledRow
+from csrm.ladders import Ladder
 from csrm.proposers import Proposal, says_the_same
 
 __all__ = ["EndpointProposer", "Subcategory"]
@@ -26,6 +28,7 @@ _MAX_CATEGORY_CHARS = 80
 _MAX_GUIDELINE_CHARS = 600
 _MAX_CHARS = 24_000
 _MAX_KNOWN = 60
+_MAX_SUBCATEGORIES = 8
 
 _CLAUSE_SCHEMA = {
     "type": "object",
@@ -47,6 +50,7 @@ _SUBCATEGORIES_SCHEMA = {
     "properties": {
         "subcategories": {
             "type": "array",
+            "maxItems": _MAX_SUBCATEGORIES,
             "items": {
                 "type": "object",
                 "properties": {
@@ -73,8 +77,9 @@ _PROPOSE = (
 _SUBDIVIDE = (
     "You divide a category of harm into sub-categories, for policies that allow some of them and forbid others. You "
     "are given a category, its known sub-categories from the most to the least severe, and conversations that "
-    "violate the category but belong to none of them. Name the sub-categories that are missing: each a short noun "
-    'phrase without punctuation. "num_more_severe" is how many of the known sub-categories are more severe than it. '
+    "violate the category but belong to none of them. Name the sub-categories that are missing, at most "
+    f"{_MAX_SUBCATEGORIES}: each a short noun phrase without punctuation. "
+    '"num_more_severe" is how many of the known sub-categories are more severe than it. '
     f"{_DATA_ONLY}"
 )
 
@@ -104,9 +109,14 @@ class EndpointProposer:
         """What became of the questions so far."""
         return self._client.counts
 
+    @property
+    def num_unanswered(self) -> int:
+        """Questions so far that no usable answer came to."""
+        return self.counts.num_asked - self.counts.num_answered
+
     def propose(self, row: LabelledRow, clauses: Sequence[Clause], rng: np.random.Generator) -> Proposal:
         """Name p⁺ and p⁻ for one row under a configuration of these clauses; both missing if no answer came."""
-        return self.propose_all([row], [clauses], rng)[0]
+        return self._proposals([row], [clauses], rng)[0]
 
     def propose_all(
         self, rows: Sequence[LabelledRow], configurations: Sequence[Sequence[Clause]], rng: np.random.Generator
@@ -114,8 +124,15 @@ class EndpointProposer:
         """Name p⁺ and p⁻ for every row under its own configuration, several requests at once, in the rows' order.
 
         Raises:
-            EndpointError: the server refuses us for good (wrong key, address or model).
+            EndpointError: the server refuses us for good (wrong key, address or model), or has answered nothing.
         """
+        proposals = self._proposals(rows, configurations, rng)
+        self.require_answers()
+        return proposals
+
+    def _proposals(
+        self, rows: Sequence[LabelledRow], configurations: Sequence[Sequence[Clause]], rng: np.random.Generator
+    ) -> list[Proposal]:
         pairs = list(zip(rows, configurations, strict=True))
         questions = [_proposal_question(row, clauses, int(rng.integers(2**31))) for row, clauses in pairs]
         answers = self._client.ask_all(questions)
@@ -141,14 +158,36 @@ class EndpointProposer:
             seed: sent to the server.
 
         Returns:
-            New sub-categories, least severe first, so that inserting them one by one leaves the ranks of the rest
-            right; none if no answer came.
+            New sub-categories, 8 at most, least severe first, so that inserting them one by one leaves the ranks of
+            the rest right; none if no answer came.
 
         Raises:
             EndpointError: the server refuses us for good (wrong key, address or model).
         """
         question = _subcategories_question(category, uncovered, known, seed)
         return self._client.ask_all([question])[0] or []
+
+    def propose_for_ladder(
+        self, ladder: Ladder, uncovered: Sequence[Sequence[Message]], *, seed: int = 0
+    ) -> list[Subcategory]:
+        """`propose_subcategories` of a ladder; what it always forbids is known too, as the most severe of all."""
+        known = (*ladder.always_forbidden, *ladder.subcategories)
+        found = self.propose_subcategories(ladder.category, uncovered, known, seed=seed)
+        return [each._replace(rank=max(0, each.rank - len(ladder.always_forbidden))) for each in found]
+
+    def require_answers(self) -> None:
+        """Make sure that somebody is there.
+
+        Raises:
+            EndpointError: questions were asked, and none so far was answered.
+        """
+        counts = self.counts
+        if counts.num_asked and not counts.num_answered:
+            reason = counts.last_failure or "no answer of the kind that was asked for"
+            raise EndpointError(
+                f"{self._client.endpoint.url}: none of {counts.num_asked} questions was answered ({reason}); "
+                "see that the server runs and can answer in JSON"
+            )
 
 
 def _proposal_question(row: LabelledRow, clauses: Sequence[Clause], seed: int) -> Question[Proposal]:
@@ -241,7 +280,7 @@ def _read_subcategories(answer: dict[str, Any], known: Sequence[str]) -> list[Su
         if phrase.casefold() not in seen:
             seen.add(phrase.casefold())
             found.append(Subcategory(phrase, rank))
-    return sorted(found, key=lambda subcategory: -subcategory.rank)
+    return sorted(found[:_MAX_SUBCATEGORIES], key=lambda subcategory: -subcategory.rank)
 
 
 def _settled(proposal: Proposal, row: LabelledRow, clauses: Sequence[Clause]) -> Proposal:

@@ -21,7 +21,7 @@ __all__ = ["SILENCE", "ClauseEvidence", "ProbeEvidence", "VerbalizerEvidence", "
 MAX_PAIRS = 32_768
 
 # Log-odds that an untrained clause permits anything: low, so that permissions are learned and not unlearned.
-RESERVE = -3.0
+INITIAL_PERMISSION = -3.0
 
 # Log-odds of permission where clauses can only object.
 SILENCE = -100.0
@@ -40,7 +40,7 @@ class ClauseEvidence(nn.Module):
         self.column = nn.Linear(hidden_size, width, bias=False)
         self.pair = nn.Linear(2 * hidden_size, width, bias=False)
         self.output = nn.Linear(width, 2)
-        nn.init.constant_(self.output.bias[1], RESERVE)
+        nn.init.constant_(self.output.bias[1], INITIAL_PERMISSION)
 
     def forward(self, row_RE: Tensor, column_CE: Tensor) -> Tensor:
         """(z, a) of every pair, float32 (R, C, 2)."""
@@ -60,7 +60,7 @@ class ClauseEvidence(nn.Module):
             fresh = nn.Linear(self.output.in_features, 1)
             with torch.no_grad():
                 self.output.weight[1].copy_(fresh.weight[0])
-                self.output.bias[1].fill_(RESERVE)
+                self.output.bias[1].fill_(INITIAL_PERMISSION)
 
     def _pairs(self, row_RE: Tensor, row_RW: Tensor, column_CE: Tensor, column_CW: Tensor) -> Tensor:
         row_R1E, column_1CE = row_RE.unsqueeze(1), column_CE.unsqueeze(0)
@@ -121,7 +121,8 @@ def combine(logits_RC2: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """Log-odds of violation of configurations from those of their clauses.
 
     Z = log Σ_c exp(z_c) − log(1 + Σ_c exp(a_c)): any violated clause violates (soft-OR), whatever the order, and
-    permissions of what the text does discount it.
+    permissions of what the text does discount it. They discount the configuration as a whole: which objection a
+    permission is meant for is not asked. Evidence that is added later (probes, a verbalizer) is not discounted.
 
     Args:
         logits_RC2: of `ClauseEvidence`.

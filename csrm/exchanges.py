@@ -1,4 +1,4 @@
-"""Exchanges: hand-written conversations whose last message was held against every topic and against rules of its own.
+"""Exchanges: conversations written for training, the last message held against every topic and two rules of its own.
 
 `library/exchanges.jsonl`, a line each:
 
@@ -8,13 +8,13 @@
     breaks     a rule written for this exchange, of any kind, that the message breaks
     keeps      one on the same subject that it keeps, however alarming the text may read
 
+The texts, which a language model wrote for this project, include bad ones: they are what a model learns to object to.
 Every other topic is kept, close neighbours too. That is what posts with one label each cannot teach: which of two
 neighbouring rules is broken, and that harmless text breaks rules as well.
 """
 
 from __future__ import annotations
 
-import importlib.resources
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +30,8 @@ from csrm.labelled import LabelledRow, read_json_lines
 from csrm.messages import Message, as_conversation
 
 __all__ = ["Exchange", "exchange_rows", "load_exchanges"]
+
+LIBRARY = Path(__file__).parent / "library" / "exchanges.jsonl"
 
 DOMAIN = "exchanges"
 MAX_KEPT_TOPICS = 4
@@ -58,9 +60,9 @@ def load_exchanges(path: str | Path | None = None) -> tuple[Exchange, ...]:
     Raises:
         InputError: The file cannot be read, or a line is of another shape; the message names file and line.
     """
-    source = importlib.resources.files("csrm") / "library" / "exchanges.jsonl" if path is None else path
+    source = LIBRARY if path is None else path
     exchanges = []
-    for number, raw in read_json_lines(str(source)):
+    for number, raw in read_json_lines(source):
         try:
             exchanges.append(_exchange(raw))
         except (AttributeError, KeyError, TypeError, ValueError, CSRMError) as error:
@@ -85,7 +87,7 @@ def exchange_rows(
     by_name = {topic.name: topic for topic in topics}
     order = rng.permutation(len(exchanges)).tolist()
     rows = []
-    for turn in range(number):
+    for turn in range(number if order else 0):
         place = order[turn % len(order)]
         exchange = exchanges[place]
         if unknown := (exchange.violates | exchange.unclear) - by_name.keys():

@@ -50,10 +50,10 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         facts: dict[str, Any] = json.loads((path / "csrm.json").read_text(encoding="utf-8"))
         if facts["format"] not in READABLE:
-            raise CheckpointError(f"{path / 'csrm.json'}: format {facts['format']} is newer than {FORMAT}; update csrm")
+            raise CheckpointError(f"{path / 'csrm.json'}: format {facts['format']!r} is not {FORMAT}; update csrm")
         if missing := {"name", "layout", "fingerprint", "facts"} - facts.keys():
             raise KeyError(*sorted(missing))
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path / 'csrm.json'}: unreadable ({error!r}); copy the model folder again") from None
     return facts
 

@@ -217,7 +217,8 @@ class _Evaluation:
     @property
     def blind(self) -> BlindBaseline | None:
         """The configuration-blind baseline, fitted when first asked for; None without data for it."""
-        from csrm.evaluation.figures import BlindBaseline, sample
+        from csrm.evaluation.blind_baseline import BlindBaseline
+        from csrm.evaluation.cells import sample
         from csrm.labelled import read_labelled
         from jobs.train_data import split_share
 

@@ -11,8 +11,10 @@ import click
 if TYPE_CHECKING:
     import numpy as np
 
+    from csrm.endpoint import EndpointProposer, Subcategory
     from csrm.labelled import LabelledRow
     from csrm.messages import Message
+    from csrm.model import CSRM
     from csrm.strictness import Ladder, LadderReport
 
 __all__ = ["strictness"]
@@ -44,6 +46,13 @@ __all__ = ["strictness"]
 @click.option(
     "--bound", default=0.95, show_default=True, type=click.FloatRange(0, 1), help="What dominance must exceed."
 )
+@click.option(
+    "--extend-url",
+    metavar="URL",
+    help="OpenAI-compatible server that names the sub-categories that ladders lack and is sent the conversations that "
+    "no sub-category covers; its key is read from OPENAI_API_KEY.",
+)
+@click.option("--extend-model", metavar="NAME", help="The model's name on that server.")
 @click.option("--unfiltered", is_flag=True, help="Keep every pair; for a first model, without a judge.")
 @click.option("--dtype", default="auto", show_default=True, help="auto, float32 or bfloat16.")
 @click.option("--seed", default=0, show_default=True, help="Seeds the conversations and wordings drawn.")
@@ -56,6 +65,8 @@ def strictness(
     wordings: int,
     alpha: float,
     bound: float,
+    extend_url: str | None,
+    extend_model: str | None,
     unfiltered: bool,
     dtype: str,
     seed: int,
@@ -69,8 +80,12 @@ def strictness(
     import numpy as np
 
     import csrm
+    from csrm.endpoint import EndpointProposer
     from csrm.strictness import load_ladders, report, save_pairs
+    from jobs.train_data import named_endpoint
 
+    endpoint = named_endpoint(extend_url, extend_model, "--extend")
+    asked = EndpointProposer(endpoint) if endpoint else None
     known, rng = load_ladders(ladders), np.random.default_rng(seed)
     rows = [row for entry in data for row in read_rows(entry)]
     judge = csrm.CSRM.from_pretrained(model, dtype=dtype)
@@ -78,8 +93,12 @@ def strictness(
     for ladder in known:
         conversations = draw(violating(rows, ladder), max_conversations, rng)
         click.echo(f"{ladder.category}: {len(conversations)} conversations", err=True)
+        if asked:
+            ladder = longer(ladder, asked, judge, conversations, rng, wordings)
         found = report(judge, conversations, ladder, rng, alpha=alpha, bound=bound, num_wordings=wordings)
         reports.append(found.unfiltered() if unfiltered else found)
+    if asked and asked.num_unanswered:
+        click.echo(f"{asked.num_unanswered} of {asked.counts.num_asked} questions without answer", err=True)
     save_pairs(output, reports, judge, alpha=alpha, bound=bound, filtered=not unfiltered)
     show(reports)
     click.echo(f"{sum(len(each.kept) for each in reports)} pairs kept · judge {judge.name} · {output}")
@@ -109,6 +128,31 @@ def draw(conversations: list[list[Message]], number: int, rng: np.random.Generat
     """At most `number` of the conversations, drawn without replacement."""
     chosen = rng.permutation(len(conversations))[:number]
     return [conversations[i] for i in sorted(chosen.tolist())]
+
+
+def longer(
+    ladder: Ladder,
+    asked: EndpointProposer,
+    judge: CSRM,
+    conversations: Sequence[list[Message]],
+    rng: np.random.Generator,
+    num_wordings: int,
+) -> Ladder:
+    """The ladder with what an endpoint names for the conversations that it does not cover; says what that is.
+
+    Raises:
+        EndpointError: the endpoint refuses us for good, or has answered nothing.
+    """
+    from csrm.strictness import extend
+
+    def propose(ladder: Ladder, left: Sequence[list[Message]]) -> list[Subcategory]:
+        return asked.propose_for_ladder(ladder, left, seed=int(rng.integers(2**31)))
+
+    extended = extend(ladder, judge, conversations, propose, rng, num_wordings=num_wordings)
+    asked.require_answers()
+    new = [phrase for phrase in extended.subcategories if phrase not in ladder.subcategories]
+    click.echo(f"{ladder.category}: sub-categories added: {', '.join(new) or 'none'}", err=True)
+    return extended
 
 
 _COLUMNS = (

@@ -46,6 +46,20 @@ MANY = "May be given several times."
     help="How many rows of the bundled, fully labelled exchanges join them.",
 )
 @click.option(
+    "--num-proposed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="How many rows get further clauses: one that they violate, one on the same subject that they keep.",
+)
+@click.option(
+    "--proposer-url",
+    metavar="URL",
+    help="OpenAI-compatible server that names these clauses and is sent the rows' conversations; its key is read from "
+    "OPENAI_API_KEY. Without one they come from the data: the nearest that a row keeps.",
+)
+@click.option("--proposer-model", metavar="NAME", help="The model's name on that server.")
+@click.option(
     "--exclude-prompts", multiple=True, metavar="PATH", help=f"Leave out rows that share a prompt with it. {MANY}"
 )
 @click.option("--backbone", required=True, help="Hugging Face model (folder or hub name), or a CSRM to train on.")

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
     import ray
 
     from csrm.batch import Part
+    from csrm.chat import Endpoint
     from csrm.encoding import Encoder
     from csrm.labelled import LabelledRow, PreferenceRow
     from csrm.training.data_quality import Quality
     from csrm.training.sampler import Sampler, TrainingData
     from csrm.training.trainer import TrainOptions
 
-__all__ = ["Material", "Sources", "read_material", "split_share", "stream_parts"]
+__all__ = ["Material", "Proposing", "Sources", "named_endpoint", "read_material", "split_share", "stream_parts"]
 
 DRAW_SHARE = 0.2
 """Of a core's scheduling slot, for a process that draws batches; training takes the rest."""
@@ -54,6 +55,26 @@ class Sources:
     """Share of the clauses kept out, for calibration."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposing:
+    """How many rows get clauses that somebody proposes, and who does."""
+
+    num_proposed: int = 0
+    """Rows asked about; 0: none."""
+    proposer_url: str | None = None
+    """OpenAI-compatible endpoint; without one, clauses of the training data itself are proposed."""
+    proposer_model: str | None = None
+    """The model's name on that server."""
+
+    def __post_init__(self) -> None:
+        if self.endpoint() is not None and not self.num_proposed:
+            raise InputError("--proposer-url is not asked anything; say about how many rows with --num-proposed")
+
+    def endpoint(self) -> Endpoint | None:
+        """Whom to ask; None without a URL."""
+        return named_endpoint(self.proposer_url, self.proposer_model, "--proposer")
+
+
 @dataclass(slots=True, kw_only=True)
 class Material:
     """What was read."""
@@ -75,8 +96,7 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
     """
     import numpy as np
 
-    from csrm.contrast import contrast_rows, load_contrasts
-    from csrm.exchanges import exchange_rows, load_exchanges
+    from csrm import contrast, exchanges
     from csrm.framing import Frames
     from csrm.labelled import holdout_clauses
     from csrm.strictness import load_pairs
@@ -88,9 +108,11 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
     rows = [row for entry in sources.data for row in _judgements(entry, quality, files)]
     frames = None
     if sources.contrasts:
-        topics, rng = load_contrasts(), np.random.default_rng(seed)
-        rows += contrast_rows(topics, rng, sources.num_contrasts)
-        rows += exchange_rows(load_exchanges(), topics, rng, sources.num_exchanges)
+        topics, rng = contrast.load_contrasts(), np.random.default_rng(seed)
+        rows += contrast.contrast_rows(topics, rng, sources.num_contrasts)
+        rows += exchanges.exchange_rows(exchanges.load_exchanges(), topics, rng, sources.num_exchanges)
+        files.append(_facts(contrast.LIBRARY) | {"rows": sources.num_contrasts})
+        files.append(_facts(exchanges.LIBRARY) | {"rows": sources.num_exchanges})
         frames = Frames(refusals=topics[0].refusals, openers=topics[0].openers)
     rows = clean_rows(rows, quality, excluded=excluded, max_characters=max_characters)
     pairs = [row for path in sources.preferences for row in _pairs(path, preference_quality, files)]
@@ -119,6 +141,24 @@ def split_share(entry: str) -> tuple[str, float | None]:
     return path, value
 
 
+def named_endpoint(url: str | None, model: str | None, option: str) -> Endpoint | None:
+    """The endpoint that OPTION-url and OPTION-model name; None without them.
+
+    Raises:
+        InputError: one of them is missing.
+        EndpointError: the URL is none.
+    """
+    from csrm.chat import Endpoint
+
+    if url is None and model is None:
+        return None
+    if model is None:
+        raise InputError(f"{option}-url needs {option}-model: the name under which the server knows its model")
+    if url is None:
+        raise InputError(f"{option}-model needs {option}-url: an address such as http://localhost:8000/v1")
+    return Endpoint(url=url, model=model)
+
+
 def _judgements(entry: str, quality: Quality, files: list[dict[str, Any]]) -> list[LabelledRow]:
     from csrm.labelled import holdout, labelled_rows, read_json_lines
     from csrm.training.data_quality import JUDGEMENT_COLUMNS, survey
@@ -144,7 +184,7 @@ def _pairs(path: str, quality: Quality, files: list[dict[str, Any]]) -> list[Pre
     return rows
 
 
-def _facts(path: str) -> dict[str, Any]:
+def _facts(path: str | Path) -> dict[str, Any]:
     return {"file": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from csrm.evaluation.blind_baseline import BlindBaseline
 from csrm.evaluation.bootstrap import Measure, cluster_numbers, estimate
-from csrm.evaluation.cells import Cells, any_clause_cells, counterfactual_cells, own_cells, sample
+from csrm.evaluation.cells import Cells, own_cells
 from csrm.evaluation.metrics import (
     auroc,
     average_precision,
@@ -38,18 +38,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NO_INTERVALS",
-    "BlindBaseline",
-    "Cells",
     "Resampling",
-    "any_clause_cells",
-    "counterfactual_cells",
     "evaluate_cells",
     "judgement_figures",
-    "own_cells",
     "per_clause",
     "per_clause_figures",
     "preference_figures",
-    "sample",
 ]
 
 Floats = NDArray[np.floating]

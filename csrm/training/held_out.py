@@ -23,7 +23,7 @@ from csrm.model import CSRM
 from csrm.training.sampler import TrainingData
 from csrm.training.trainer import TrainOptions, make_library, mixed_precision
 
-__all__ = ["fit_held_out"]
+__all__ = ["at_equal_odds", "fit_held_out"]
 
 ROWS_PER_BATCH = 64
 
@@ -64,6 +64,12 @@ def fit_held_out(
             f"the clauses held out for calibration have {len(held)} rows, not of both labels: "
             "hold out more of them with --holdout, or none with --holdout 0 (no calibration)"
         )
-    line = calibration.fit(np.concatenate(rewards), complies)
-    odds = complies.sum() / (~complies).sum()
-    return replace(line, bias=line.bias - float(np.log(odds))), len(complies)
+    return at_equal_odds(calibration.fit(np.concatenate(rewards), complies), complies), len(complies)
+
+
+def at_equal_odds(line: Calibration, complies: NDArray[np.bool_]) -> Calibration:
+    """The line where complying and violating cells are equally many, from one that was fitted to these cells.
+
+    Bayes: how many there are of each kind only moves log-odds, by log (complying / violating).
+    """
+    return replace(line, bias=line.bias - float(np.log(complies.sum() / (~complies).sum())))

@@ -5,9 +5,9 @@
 
 From the most interaction between text and rules to the least: a pairwise cross-encoder (one pass per cell), one
 sequence that holds the text and all clauses (as GLiGuard does, arXiv 2605.07982), probe tokens alone, pooled pairs with
-probes, pooled pairs alone. DATA_FOLDER holds the files that README.md names under "Retrain and evaluate". Prints one
-JSON line per contestant: AUROC on held-out rows, and the backbone tokens that a cell costs where every record of 256
-tokens meets 64 configurations of four clauses of 40 tokens.
+probes, pooled pairs alone. DATA_FOLDER holds the files of README.md, "Retrain, calibrate, evaluate". Prints one JSON
+line per contestant: AUROC on held-out rows, and the backbone tokens that a cell costs where every record of 256 tokens
+meets 64 configurations of four clauses of 40 tokens.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from csrm.batch import Batch
 from csrm.cells import batch_reward
 from csrm.checkpoint import from_backbone
 from csrm.clause_library import ClauseLibrary
-from csrm.evaluation.figures import Cells, counterfactual_cells, own_cells, sample
+from csrm.evaluation.cells import Cells, counterfactual_cells, own_cells, sample
 from csrm.evaluation.metrics import auroc
 from csrm.labelled import holdout, read_labelled
 from csrm.model import CSRM

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/ladder.py DATA_FOLDER BACKBONE --steps 120 >> tests/benchmarks/ladder.jsonl
 
-DATA_FOLDER holds the files that README.md names under "Retrain and evaluate". A quarter of rbr_train's prompts is kept
+DATA_FOLDER holds the files of README.md, "Retrain, calibrate, evaluate". A quarter of rbr_train's prompts is kept
 out. Prints one JSON line per number of probes.
 """
 
@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from csrm import Layout, evaluation
+from csrm import Layout
 from csrm.augmentation import Recipe
 from csrm.checkpoint import from_backbone
+from csrm.evaluation import cells, figures
 from csrm.labelled import holdout, read_labelled
 from csrm.training.trainer import TrainOptions, train
 
@@ -40,10 +41,10 @@ def main() -> None:
 
     kept, rbr_held = holdout(read("rbr_train"), 0.25)
     rows = [row for name in TRAIN for row in read(name)] + kept
-    polyguard = evaluation.sample(read("polyguard_eval"), 1500, np.random.default_rng(0))
+    polyguard = cells.sample(read("polyguard_eval"), 1500, np.random.default_rng(0))
     suites = {
-        "polyguard_eval": evaluation.counterfactual_cells(polyguard, np.random.default_rng(0)),
-        "diasafety_eval": evaluation.own_cells(read("diasafety_eval")),
+        "polyguard_eval": cells.counterfactual_cells(polyguard, np.random.default_rng(0)),
+        "diasafety_eval": cells.own_cells(read("diasafety_eval")),
     }
     for num_probes in options.probes:
         model = from_backbone(options.backbone, Layout(num_probes=num_probes))
@@ -51,10 +52,10 @@ def main() -> None:
         settings = TrainOptions(num_steps=options.steps, batch_rows=options.batch_rows, recipe=RECIPE)
         train(model, rows, settings)
         seconds = time.perf_counter() - started
-        figures = {name: evaluation.evaluate_cells(model, cells)["auroc"] for name, cells in suites.items()}
-        figures["rbr_held_out"] = float(np.mean(list(evaluation.per_clause(model, rbr_held).values())))
+        auroc = {name: figures.evaluate_cells(model, own)["auroc"] for name, own in suites.items()}
+        auroc["rbr_held_out"] = float(np.mean(list(figures.per_clause(model, rbr_held).values())))
         line = {"num_probes": num_probes, "steps": options.steps, "batch_rows": options.batch_rows, "seed": 0}
-        line |= {"train_s": round(seconds, 1)} | {name: round(value, 4) for name, value in figures.items()}
+        line |= {"train_s": round(seconds, 1)} | {name: round(value, 4) for name, value in auroc.items()}
         print(json.dumps(line), flush=True)
 
 

@@ -111,6 +111,23 @@ def test_a_permission_overrides_what_it_allows_and_nothing_else(library, seed, s
                 assert not bad & held & allowed
 
 
+def test_overriding_permissions_are_drawn(library):
+    """With every twin at hand appended, some violated clauses stand beside theirs; with none, none do."""
+
+    def overridden(share):
+        found = 0
+        for seed in range(10):
+            batch = sample_batch(ROWS, library, np.random.default_rng(seed), replace(PLAIN, overridden_share=share))
+            for r, own in enumerate(batch.rows):
+                bad = {c for c, violated in zip(own.clauses, own.violated, strict=True) if violated}
+                for k in range(0, batch.index_RKM.shape[1], 2):
+                    found += bool(batch.complies_RK[r, k] and bad & {batch.clauses[c] for c in members(batch, r, k)})
+        return found
+
+    assert overridden(0.0) == 0
+    assert 0 < overridden(0.5) < overridden(1.0)
+
+
 def test_a_batch_is_a_function_of_its_seed(library):
     first, again = (sample_batch(ROWS, library, np.random.default_rng(3), strictness=PAIRS) for _ in range(2))
     np.testing.assert_array_equal(first.index_RKM, again.index_RKM)

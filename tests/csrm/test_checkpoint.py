@@ -109,7 +109,7 @@ def edit(folder, **changes):
     [
         (lambda f: (f / "csrm.json").unlink(), "no csrm.json here"),
         (lambda f: (f / "csrm.json").write_text("{"), "unreadable .*copy the model folder again"),
-        (lambda f: edit(f, format=99), "format 99 is newer than 2; update csrm"),
+        (lambda f: edit(f, format=99), "format 99 is not 2; update csrm"),
         (lambda f: (f / "model.safetensors").unlink(), "no .safetensors file"),
         (lambda f: (f / "model.safetensors").write_bytes(b"cut short"), "unreadable weights"),
         (lambda f: edit(f, layout={"num_probes": 3, "width": 16}), "weights do not fit csrm.json"),

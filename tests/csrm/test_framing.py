@@ -1,6 +1,7 @@
 """Frames keep or settle labels by construction."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,12 @@ def test_a_conversation_stays_as_it_is():
     talk = [Message("user", "a"), Message("assistant", "b")]
     row = LabelledRow(id="", domain="", conversation=talk, clauses=ROW.clauses, violated=ROW.violated)
     assert all(FRAMES.frame(row, np.random.default_rng(seed)) is row for seed in range(50))
+
+
+def test_rules_on_who_says_what_keep_their_seats():
+    row = replace(ROW, domain="exchanges")
+    rng = np.random.default_rng(0)
+    assert all(FRAMES.frame(row, rng) is row for _ in range(100))
 
 
 def test_shares_add_up_to_at_most_one():
