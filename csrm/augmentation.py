@@ -118,7 +118,7 @@ class _Drawing:
         own = sorted({library.index[clause] for row in rows for clause in row.clauses})
         # "No hate speech." for a narrow rule would be wrong where a row keeps the rule and yet is hateful; and a rule
         # written for one text says more than its heading.
-        self.narrow = {number for number in own if not library.is_presumable[number]} | {
+        self.narrow = {number for number in own if library.is_specific[number]} | {
             library.index[clause]
             for row in rows
             for clause, violated in zip(row.clauses, row.violated, strict=True)

@@ -14,23 +14,25 @@ from numpy.typing import NDArray
 from csrm.configurations import Clause
 from csrm.labelled import LabelledRow
 
-__all__ = ["CONDUCT_DOMAINS", "ClauseLibrary"]
+__all__ = ["SPECIFIC_DOMAINS", "ClauseLibrary"]
 
 # Text about these domains often violates the rules of its neighbour too: never presume otherwise.
 RELATED_DOMAINS = tuple(
-    map(
-        frozenset,
-        ({"social", "diasafety", "requests", "exchanges"}, {"cyber", "requests", "exchanges"}, {"cyber", "social"}),
-    )
+    map(frozenset, ({"social", "diasafety", "requests"}, {"cyber", "requests"}, {"cyber", "social"}))
 )
 
 # Clauses about harm in general, under which any two replies can be compared.
 GENERAL_DOMAINS = ("social", "diasafety", "requests")
 
-# Clauses about form ("must not apologise"), or about anything at all: any text may violate them.
-CONDUCT_DOMAINS = frozenset({"rbr", "exchanges"})
+# Clauses about form ("must not apologise"): any text may violate them.
+CONDUCT_DOMAINS = frozenset({"rbr"})
 
-# A clause counts as being about something else when its text is at most this similar (cosine).
+# Rules on who may say what, written for one text each.
+SPECIFIC_DOMAINS = frozenset({"rbr", "exchanges"})
+
+# A clause counts as being about something else when its text is at most this similar (cosine). Exchanges are about
+# everything, so towards every domain they are judged like neighbours. Without them a model never meets a specific rule
+# that has nothing to do with the text, and takes every such rule for half broken.
 UNRELATED_ACROSS_DOMAINS = 0.4
 UNRELATED_WITHIN_DOMAIN = 0.2
 
@@ -53,6 +55,7 @@ class ClauseLibrary:
         self.domains = np.array(list(owners.values()))
         self.index = {clause: number for number, clause in enumerate(self.clauses)}
         self.is_presumable = ~np.isin(self.domains, list(conduct_domains))
+        self.is_specific = np.isin(self.domains, list(SPECIFIC_DOMAINS))
         self.is_general = np.isin(self.domains, GENERAL_DOMAINS)
         self.is_unrelated = np.zeros((len(self.clauses), len(self.clauses)), dtype=bool)
 
@@ -63,7 +66,9 @@ class ClauseLibrary:
         for pair in RELATED_DOMAINS:
             inside = np.isin(self.domains, list(pair))
             related = related | (inside[:, None] & inside[None, :] & ~same_domain)
-        limit = np.where(same_domain, UNRELATED_WITHIN_DOMAIN, UNRELATED_ACROSS_DOMAINS)
+        anything = self.domains == "exchanges"
+        close = same_domain | anything[:, None] | anything[None, :]
+        limit = np.where(close, UNRELATED_WITHIN_DOMAIN, UNRELATED_ACROSS_DOMAINS)
         categories = np.array([clause.category for clause in self.clauses])
         same_category = categories[:, None] == categories[None, :]
         unrelated = (similarity_CC < limit) & ~related & ~same_category & self.is_presumable[None, :]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from csrm.clause_library import CONDUCT_DOMAINS
+from csrm.clause_library import SPECIFIC_DOMAINS
 from csrm.conversations import Message
 from csrm.dice import one_of
 from csrm.labelled import LabelledRow
@@ -53,7 +53,7 @@ class Frames:
 
     def frame(self, row: LabelledRow, rng: np.random.Generator) -> LabelledRow:
         """The row in one of its frames; rows of several messages, and of rules on who says what, stay as they are."""
-        if len(row.conversation) != 1 or row.conversation[0].role != "user" or row.domain in CONDUCT_DOMAINS:
+        if len(row.conversation) != 1 or row.conversation[0].role != "user" or row.domain in SPECIFIC_DOMAINS:
             return row
         text, dice = row.conversation[0].content, rng.random()
         if dice < self.reply_share:

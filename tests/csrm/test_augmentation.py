@@ -111,6 +111,18 @@ def test_a_permission_overrides_what_it_allows_and_nothing_else(library, seed, s
                 assert not bad & held & allowed
 
 
+def test_a_specific_rule_is_kept_by_text_about_something_else():
+    """Rules of exchanges are presumed kept where their texts are far apart, by texts of any domain; rbr's never are."""
+    rows = [row("exchanges", "here1", True), row("exchanges", "far1", True), row("social", "post1", True), ROWS[-1]]
+    library = ClauseLibrary(rows)
+    similarity = np.full((len(library.clauses),) * 2, 0.3, np.float32)
+    here, far, post = (library.index[clause(name)] for name in ("here1", "far1", "post1"))
+    similarity[[here, far, post, far], [far, here, far, post]] = 0.1
+    library.relate(similarity)
+    assert np.flatnonzero(library.presumed_kept(rows[0])).tolist() == [far]
+    assert np.flatnonzero(library.presumed_kept(rows[2])).tolist() == [far]
+
+
 def test_overriding_permissions_are_drawn(library):
     """With every twin at hand appended, some violated clauses stand beside theirs; with none, none do."""
 
