@@ -129,7 +129,7 @@ def combine(logits_RC2: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         index: clauses of each configuration padded with C: (N, M) for all records, or (R, N, M) of each record.
 
     Returns:
-        Z (R, N), and the position within its configuration of the clause that objects loudest, (R, N) int64.
+        Z (R, N), and the position within its configuration of the clause that alone would score lowest, (R, N) int64.
     """
     never_R12 = logits_RC2.new_full((len(logits_RC2), 1, 2), -torch.inf)
     padded_RC2 = torch.cat([logits_RC2, never_R12], dim=1)
@@ -138,4 +138,5 @@ def combine(logits_RC2: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     else:
         logits_RNM2 = padded_RC2[torch.arange(len(index), device=index.device)[:, None, None], index]
     objects_RNM, permits_RNM = logits_RNM2.unbind(-1)
-    return objects_RNM.logsumexp(-1) - F.softplus(permits_RNM.logsumexp(-1)), objects_RNM.argmax(-1)
+    alone_RNM = objects_RNM - F.softplus(permits_RNM)
+    return objects_RNM.logsumexp(-1) - F.softplus(permits_RNM.logsumexp(-1)), alone_RNM.argmax(-1)

@@ -226,7 +226,7 @@ class CSRM(nn.Module):
 
         Returns:
             Log-odds of violation, float32 (R, N), and the position within its configuration of the clause that
-            objects loudest, (R, N).
+            alone would score lowest, (R, N).
         """
         logits_RC2 = self.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
         logits_RN, worst_RN = combine(logits_RC2, policies.index_NM)

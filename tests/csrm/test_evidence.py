@@ -66,6 +66,12 @@ def test_the_loudest_objection_is_named(own):
     assert own[int(loudest)] == max(own)
 
 
+def test_a_clause_that_permits_is_not_named():
+    """Objections of odds 6 and 2, of which the first permits with odds 5: alone they come to 1 and 2."""
+    _, worst = combine(clauses([math.log(6), math.log(2)], [math.log(5), -torch.inf]), clause_index([[0, 1]], 2))
+    assert worst.tolist() == [[1]]
+
+
 def test_an_untrained_clause_permits_little():
     torch.manual_seed(0)
     net = ClauseEvidence(8, 5)
