@@ -72,7 +72,6 @@ class ClauseLibrary:
         categories = np.array([clause.category for clause in self.clauses])
         same_category = categories[:, None] == categories[None, :]
         unrelated = (similarity_CC < limit) & ~related & ~same_category & self.is_presumable[None, :]
-        self.is_general = np.isin(self.domains, GENERAL_DOMAINS)
         self.is_unrelated = np.asarray(unrelated, dtype=bool)
 
     def numbers(self, row: LabelledRow) -> NDArray[np.int64]:

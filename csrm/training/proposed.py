@@ -2,8 +2,6 @@
 
 The counterfactual configurations around a row are then drawn from these clauses too. Labels come first: a proposal
 that any copy of the conversation contradicts is left out.
-
-Shape letters: B blocks of tokens, E hidden size.
 """
 
 from __future__ import annotations
@@ -16,21 +14,17 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
+from csrm.clause_library import ClauseLibrary
 from csrm.configurations import Clause
 from csrm.conversations import Message
 from csrm.errors import ConfigurationError, InputError
 from csrm.labelled import LabelledRow, read_json_lines
-from csrm.model import CSRM, Encoded, TokenIds
-from csrm.policies.splitting import split_guideline
+from csrm.model import CSRM
 from csrm.proposers import LibraryProposer, Proposal, Proposer, says_the_same
-from csrm.training.trainer import make_library, mixed_precision
+from csrm.training.trainer import clause_vectors, pooled_vectors
 
 __all__ = ["ProposalCounts", "SavedProposals", "add_proposals", "library_proposer"]
-
-BATCH_BLOCKS = 128
 
 Label: TypeAlias = tuple[Clause, bool]
 """A clause and whether it is violated."""
@@ -171,27 +165,12 @@ def library_proposer(model: CSRM, rows: Sequence[LabelledRow], asked: Sequence[L
         rows: whose clauses make the library.
         asked: the rows that it will be asked about; where two share an id, the last one's message speaks for both.
     """
-    library = make_library(model, rows)
-    limit, count = model.encoder.limits.max_clause_tokens, model.encoder.count_clause_tokens
-    texts = [split_guideline(clause, limit, count)[0].text for clause in library.clauses]
-    clauses_CE = _pooled(model, model.encode_clauses, model.encoder.encode_clauses(texts))
+    library = ClauseLibrary(rows)
+    clauses_CE = clause_vectors(model, library.clauses)
+    library.relate(clauses_CE @ clauses_CE.T)
     encoded = model.encoder.encode([row.conversation for row in asked])
     # The last window sees the judged message, or its end, after the newest context.
     last = np.cumsum(encoded.windows_per_record) - 1
     windows, starts = encoded.windows(), encoded.judged_starts[last].tolist()
-    rows_RE = _pooled(model, model.encode_windows, [windows[place] for place in last], starts)
+    rows_RE = pooled_vectors(model, model.encode_windows, [windows[place] for place in last], starts)
     return LibraryProposer(library, clauses_CE, {row.id: vector for row, vector in zip(asked, rows_RE, strict=True)})
-
-
-def _pooled(
-    model: CSRM, encode: Callable[..., Encoded], blocks: Sequence[TokenIds], *others: Sequence[int]
-) -> NDArray[np.float32]:
-    """Pooled vectors of blocks, float32 (B, E); `others` are further arguments of `encode`, one value per block."""
-    order = sorted(range(len(blocks)), key=lambda b: len(blocks[b]))
-    pooled = np.empty((len(blocks), model.backbone.config.hidden_size), np.float32)
-    with torch.inference_mode(), mixed_precision(model.device):
-        for start in range(0, len(order), BATCH_BLOCKS):
-            batch = order[start : start + BATCH_BLOCKS]
-            encoded = encode(*([values[b] for b in batch] for values in (blocks, *others)))
-            pooled[batch] = encoded.pooled_BE.float().cpu().numpy()
-    return pooled

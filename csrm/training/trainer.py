@@ -20,9 +20,10 @@ from torch import Tensor
 from csrm.batch import Part, Tokens, cut, split_long_clauses
 from csrm.cells import tokens_reward
 from csrm.clause_library import ClauseLibrary
+from csrm.configurations import Clause
 from csrm.encoding import Encoder
 from csrm.labelled import LabelledRow
-from csrm.model import CSRM
+from csrm.model import CSRM, Encoded, TokenIds
 from csrm.policies.splitting import split_guideline
 from csrm.training.objective import Losses, batch_losses
 from csrm.training.options import TrainOptions, learning_rate
@@ -34,14 +35,18 @@ __all__ = [
     "Step",
     "TrainOptions",
     "Trainer",
+    "clause_vectors",
     "draw_parts",
     "learning_rate",
     "make_library",
     "make_sampler",
     "mixed_precision",
-    "similarity",
+    "pooled_vectors",
     "train",
 ]
+
+BATCH_BLOCKS = 128
+"""Clauses or conversations encoded at once, where only their vectors are wanted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,10 +223,8 @@ def make_sampler(model: CSRM, data: TrainingData, options: TrainOptions) -> Samp
 def make_library(model: CSRM, rows: Sequence[LabelledRow]) -> ClauseLibrary:
     """The clauses of some rows, related to each other by the model's vectors."""
     library = ClauseLibrary(rows)
-    # Of a clause that is longer than the model reads, the beginning says what it is about.
-    limit, count = model.encoder.limits.max_clause_tokens, model.encoder.count_clause_tokens
-    texts = [split_guideline(clause, limit, count)[0].text for clause in library.clauses]
-    library.relate(similarity(model, texts))
+    vectors_CE = clause_vectors(model, library.clauses)
+    library.relate(vectors_CE @ vectors_CE.T)
     return library
 
 
@@ -239,17 +242,27 @@ def draw_parts(
     return cut(batch, Tokens.of(batch, encoder), max_tokens=options.max_tokens, num_workers=num_workers, even=even)
 
 
-def similarity(model: CSRM, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Cosine similarities of clause texts by the model's own pooled vectors, (C, C)."""
-    blocks = model.encoder.encode_clauses(texts)
-    order = sorted(range(len(blocks)), key=lambda c: len(blocks[c]))
+def clause_vectors(model: CSRM, clauses: Sequence[Clause]) -> NDArray[np.float32]:
+    """The model's own pooled vectors of clauses, (C, E), of length 1."""
+    # Of a clause that is longer than the model reads, the beginning says what it is about.
+    limit, count = model.encoder.limits.max_clause_tokens, model.encoder.count_clause_tokens
+    texts = [split_guideline(clause, limit, count)[0].text for clause in clauses]
+    vectors_CE = pooled_vectors(model, model.encode_clauses, model.encoder.encode_clauses(texts))
+    return torch.nn.functional.normalize(torch.from_numpy(vectors_CE), dim=-1).numpy()
+
+
+def pooled_vectors(
+    model: CSRM, encode: Callable[..., Encoded], blocks: Sequence[TokenIds], *others: Sequence[int]
+) -> NDArray[np.float32]:
+    """Pooled vectors of blocks, float32 (B, E); `others` are further arguments of `encode`, one value per block."""
+    order = sorted(range(len(blocks)), key=lambda b: len(blocks[b]))
+    pooled = np.empty((len(blocks), model.backbone.config.hidden_size), np.float32)
     with torch.inference_mode(), mixed_precision(model.device):
-        pooled = [
-            model.encode_clauses([blocks[c] for c in order[s : s + 128]]).pooled_BE for s in range(0, len(order), 128)
-        ]
-    vectors = torch.nn.functional.normalize(torch.cat(pooled), dim=-1).cpu().numpy()
-    vectors = vectors[np.argsort(order)]
-    return np.asarray(vectors @ vectors.T, dtype=np.float32)
+        for start in range(0, len(order), BATCH_BLOCKS):
+            batch = order[start : start + BATCH_BLOCKS]
+            encoded = encode(*([values[b] for b in batch] for values in (blocks, *others)))
+            pooled[batch] = encoded.pooled_BE.float().cpu().numpy()
+    return pooled
 
 
 def parameter_groups(model: CSRM, options: TrainOptions) -> list[dict[str, object]]:

@@ -32,9 +32,8 @@ from csrm.clause_library import ClauseLibrary
 from csrm.evaluation.cells import Cells, counterfactual_cells, own_cells, sample
 from csrm.evaluation.metrics import auroc
 from csrm.labelled import holdout, read_labelled
-from csrm.model import CSRM
 from csrm.training.objective import classification_loss
-from csrm.training.trainer import mixed_precision, similarity
+from csrm.training.trainer import make_library, mixed_precision
 
 HERE = Path(__file__).parent
 TRAIN = ("polyguard_train", "polyguard_cyber_train", "diasafety_train")
@@ -264,9 +263,7 @@ def main() -> None:
     kept, rbr_held = holdout(read("rbr_train"), 0.25)
     rows = [row for name in TRAIN for row in read(name)] + kept
     rows = [row for row in rows if sum(len(message.content) for message in row.conversation) <= 4000]
-    library = ClauseLibrary(rows)
-    source: CSRM = from_backbone(options.backbone, Layout())
-    library.relate(similarity(source, [clause.text for clause in library.clauses]))
+    library = make_library(from_backbone(options.backbone, Layout()), rows)
     held_out = suites(read, rbr_held)
     for name in options.only:
         torch.manual_seed(0)
