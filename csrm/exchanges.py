@@ -1,16 +1,20 @@
-"""Exchanges: conversations written for training, the last message held against every topic and two rules of its own.
+"""Exchanges: conversations held against every topic, each by its last message.
 
-`library/exchanges.jsonl`, a line each:
+The package brings two files of one shape: `library/exchanges.jsonl`, conversations written for this project, and
+`library/red_team.jsonl.gz`, messages of the training half of hh-rlhf (harmless-base) and further replies to them.
+`library/README.md` says where they come from. A line each:
 
     messages   [[role, text], …]; the last one is judged
     violates   topics of the contrast library whose rules it breaks
     unclear    topics on which people would disagree: never a label
+    near       topics that other messages of the same conversation break: what this one keeps is worth saying
     breaks     a rule written for this exchange, of any kind, that the message breaks
     keeps      one on the same subject that it keeps, however alarming the text may read
 
-The texts, which a language model wrote for this project, include bad ones: they are what a model learns to object to.
-Every other topic is kept, close neighbours too. That is what posts with one label each cannot teach: which of two
-neighbouring rules is broken, and that harmless text breaks rules as well.
+The last three may be missing. Both text and labels of the first file, labels and further replies of the second are a
+language model's. They include bad texts: they are what a model learns to object to. Every topic that is not named is
+kept, close neighbours too. That is what posts with one label each cannot teach: which of two neighbouring rules is
+broken, and that harmless text breaks rules as well.
 """
 
 from __future__ import annotations
@@ -31,11 +35,13 @@ from csrm.messages import Message, as_conversation
 
 __all__ = ["Exchange", "exchange_rows", "load_exchanges"]
 
-LIBRARY = Path(__file__).parent / "library" / "exchanges.jsonl"
+FOLDER = Path(__file__).parent / "library"
+LIBRARY = (FOLDER / "exchanges.jsonl", FOLDER / "red_team.jsonl.gz")
 
 DOMAIN = "exchanges"
 MAX_KEPT_TOPICS = 4
-"""Topics that a row keeps and is told so, drawn anew for each row: enough, and not too many to encode."""
+"""Topics that a row keeps and is told so: near ones first, then any, drawn anew for each row. Enough to learn from, and
+not too many to encode."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,33 +53,35 @@ class Exchange:
     """Topics."""
     unclear: frozenset[str]
     """Topics that are no label."""
-    breaks: Clause
-    keeps: Clause
+    near: frozenset[str] = frozenset()
+    """Topics that come close, broken or not."""
+    breaks: Clause | None = None
+    keeps: Clause | None = None
 
 
-def load_exchanges(path: str | Path | None = None) -> tuple[Exchange, ...]:
-    """Read a library of exchanges.
+def load_exchanges(*paths: str | Path) -> tuple[Exchange, ...]:
+    """Read libraries of exchanges.
 
     Args:
-        path: JSON Lines; None means the file that comes with the package.
+        paths: JSON Lines, `.gz` too; none means the files that come with the package.
 
     Raises:
-        InputError: The file cannot be read, or a line is of another shape; the message names file and line.
+        InputError: A file cannot be read, or a line is of another shape; the message names file and line.
     """
-    source = LIBRARY if path is None else path
     exchanges = []
-    for number, raw in read_json_lines(source):
-        try:
-            exchanges.append(_exchange(raw))
-        except (AttributeError, KeyError, TypeError, ValueError, CSRMError) as error:
-            raise InputError(f"{source}, line {number}: no exchange ({error!r}); see csrm/exchanges.py") from None
+    for path in paths or LIBRARY:
+        for number, raw in read_json_lines(path):
+            try:
+                exchanges.append(_exchange(raw))
+            except (AttributeError, KeyError, TypeError, ValueError, CSRMError) as error:
+                raise InputError(f"{path}, line {number}: no exchange ({error!r}); see csrm/exchanges.py") from None
     return tuple(exchanges)
 
 
 def exchange_rows(
     exchanges: Sequence[Exchange], topics: Sequence[Topic], rng: np.random.Generator, number: int
 ) -> list[LabelledRow]:
-    """Labelled rows: an exchange with its own two rules, the topics that it violates and a few that it keeps.
+    """Labelled rows: an exchange with its own rules, the topics that it violates and a few that it keeps.
 
     Args:
         exchanges: what to label.
@@ -90,22 +98,30 @@ def exchange_rows(
     for turn in range(number if order else 0):
         place = order[turn % len(order)]
         exchange = exchanges[place]
-        if unknown := (exchange.violates | exchange.unclear) - by_name.keys():
+        if unknown := (exchange.violates | exchange.unclear | exchange.near) - by_name.keys():
             raise ValueError(f"exchange {place + 1}: no topic is called {', '.join(sorted(unknown))}")
-        kept = sorted(by_name.keys() - exchange.violates - exchange.unclear)
-        some = rng.choice(kept, size=min(MAX_KEPT_TOPICS, len(kept)), replace=False).tolist()
-        named = [by_name[name] for name in (*sorted(exchange.violates), *some)]
-        wordings = [one_of(topic.clauses, rng) for topic in named]
+        kept = _some_kept(exchange, sorted(by_name), rng)
+        labels = {exchange.breaks: True, exchange.keeps: False}
+        labels |= {one_of(by_name[name].clauses, rng): True for name in sorted(exchange.violates)}
+        labels |= {one_of(by_name[name].clauses, rng): False for name in kept}
+        labels.pop(None, None)
         rows.append(
             LabelledRow(
                 id=f"exchange-{place + 1}-{turn // len(order) + 1}",
                 domain=DOMAIN,
                 conversation=list(exchange.conversation),
-                clauses=(exchange.breaks, exchange.keeps, *wordings),
-                violated=(True, False, *(topic.name in exchange.violates for topic in named)),
+                clauses=tuple(labels),
+                violated=tuple(labels.values()),
             )
         )
     return rows
+
+
+def _some_kept(exchange: Exchange, names: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Topics that an exchange keeps, near ones first."""
+    shuffled = [names[n] for n in rng.permutation(len(names))]
+    kept = [name for name in shuffled if name not in exchange.violates | exchange.unclear]
+    return sorted(kept, key=lambda name: name not in exchange.near)[:MAX_KEPT_TOPICS]
 
 
 def _exchange(raw: dict[str, Any]) -> Exchange:
@@ -116,6 +132,7 @@ def _exchange(raw: dict[str, Any]) -> Exchange:
         conversation=tuple(as_conversation([{"role": role, "content": content} for role, content in raw["messages"]])),
         violates=violates,
         unclear=unclear,
-        breaks=Clause(**raw["breaks"]),
-        keeps=Clause(**raw["keeps"]),
+        near=frozenset(raw.get("near", ())),
+        breaks=Clause(**raw["breaks"]) if "breaks" in raw else None,
+        keeps=Clause(**raw["keeps"]) if "keeps" in raw else None,
     )

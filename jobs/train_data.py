@@ -112,7 +112,7 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
         rows += contrast.contrast_rows(topics, rng, sources.num_contrasts)
         rows += exchanges.exchange_rows(exchanges.load_exchanges(), topics, rng, sources.num_exchanges)
         files.append(_facts(contrast.LIBRARY) | {"rows": sources.num_contrasts})
-        files.append(_facts(exchanges.LIBRARY) | {"rows": sources.num_exchanges})
+        files += [_facts(path) for path in exchanges.LIBRARY]
         frames = Frames(refusals=topics[0].refusals, openers=topics[0].openers)
     rows = clean_rows(rows, quality, excluded=excluded, max_characters=max_characters)
     pairs = [row for path in sources.preferences for row in _pairs(path, preference_quality, files)]

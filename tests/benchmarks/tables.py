@@ -2,6 +2,8 @@
 
 csrm bench > tests/benchmarks/bench.json
 csrm evaluate … > tests/benchmarks/evaluation.jsonl
+python tests/benchmarks/ablation.py … > tests/benchmarks/ablation.jsonl
+python tests/benchmarks/interaction.py … > tests/benchmarks/interaction.jsonl
 python tests/benchmarks/tables.py
 """
 
@@ -9,6 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 
@@ -29,17 +32,55 @@ def bench_table() -> str:
     return "\n".join(lines)
 
 
+COLUMNS = {
+    "AUROC": ("auroc", "mean_auroc"),
+    "blind AUROC": ("auroc_blind", "mean_auroc_blind"),
+    "smECE": ("smece",),
+    "F1 violating": ("f1_violating",),
+    "everything violating": ("f1_violating_if_all_violate",),
+}
+
+
+def records(name: str) -> list[dict[str, Any]]:
+    """Lines of a recorded run."""
+    return [json.loads(line) for line in (HERE / f"{name}.jsonl").read_text().splitlines()]
+
+
+def plain(value: float | None) -> str:
+    """Three decimals without the zero before the point."""
+    return "–" if value is None else f"{value:.3f}".replace("0.", ".", 1)
+
+
 def evaluation_table() -> str:
-    """Held-out quality."""
-    lines = ["| file | suite | AUROC | blind AUROC | F1 violating | F1 complying |", "|---|---|---:|---:|---:|---:|"]
-    for line in (HERE / "evaluation.jsonl").read_text().splitlines():
-        row = json.loads(line)
-        figures = [row.get("auroc", row.get("mean_auroc")), row.get("auroc_blind")]
-        figures += [row.get("f1_violating"), row.get("f1_complying")]
-        cells = ["–" if value is None else f"{value:.3f}".removeprefix("0") for value in figures]
-        lines.append(f"| {row['file'].split('.')[0]} | {row['suite']} | " + " | ".join(cells) + " |")
+    """Held-out quality: the suites that judge cells."""
+    lines = [f"| file | suite | {' | '.join(COLUMNS)} |", "|---|---|" + "---:|" * len(COLUMNS)]
+    for record in records("evaluation"):
+        figures = [next((record[key] for key in keys if key in record), None) for keys in COLUMNS.values()]
+        if figures[0] is not None:
+            cells = " | ".join(map(plain, figures))
+            lines.append(f"| {record['file'].split('.')[0]} | {record['suite']} | {cells} |")
+    return "\n".join(lines)
+
+
+def ablation_table() -> str:
+    """The recipe with one part taken out."""
+    settings = ("variant", "steps", "batch_rows", "seed", "train_s")
+    rows = records("ablation")
+    names = [key for key in rows[0] if key not in settings]
+    lines = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
+    lines += [f"| {row['variant']} | {' | '.join(plain(row[name]) for name in names)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def interaction_table() -> str:
+    """Six ways of reading, the cheapest cell first."""
+    suites = ("polyguard_eval", "diasafety_eval", "rbr_held_out")
+    lines = [f"| reading | tokens per cell | {' | '.join(suites)} |", "|---|---:|" + "---:|" * len(suites)]
+    for row in sorted(records("interaction"), key=lambda row: row["tokens_per_cell"]):
+        cells = " | ".join(plain(row[suite]) for suite in suites)
+        lines.append(f"| {row['contestant']} | {row['tokens_per_cell']:,.0f} | {cells} |")
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    print(bench_table(), evaluation_table(), sep="\n\n")
+    print(bench_table(), evaluation_table(), ablation_table(), interaction_table(), sep="\n\n")
