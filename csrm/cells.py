@@ -60,7 +60,8 @@ def tokens_reward(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> 
 def cell_logits(model: CSRM, windows: Encoded, clauses: Encoded, index_WKM: NDArray[np.int64]) -> Tensor:
     """Log-odds of violation (W, K) of each window under its own K configurations."""
     logits_WC2 = model.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
-    logits_WK, _ = combine(logits_WC2, torch.from_numpy(index_WKM).to(model.device))
+    index = torch.from_numpy(index_WKM).to(model.device)
+    logits_WK, _ = combine(logits_WC2, index, model.permission_scope(clauses.pooled_BE, index))
     if not model.layout.num_probes:
         return logits_WK
     num_clauses = len(clauses.blocks.lengths)

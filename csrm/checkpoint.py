@@ -26,7 +26,7 @@ from transformers.utils import logging
 from csrm.calibration import Calibration
 from csrm.encoding import Encoder, Limits, load_tokenizer
 from csrm.errors import CheckpointError
-from csrm.evidence import SILENCE
+from csrm.evidence import SILENCE, PermissionScope
 from csrm.model import CSRM, Layout
 from csrm.model_folder import FORMAT, model_folder, read_calibration, read_json, write_json
 from csrm.verbalizer import QUESTION, token_ids
@@ -208,14 +208,16 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def _with_permissions(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The output layer of the pair network of format 1, whose clauses could only object, with permissions silent."""
+    """What format 1 lacks, whose clauses could only object: permissions, silent, and what they are meant for."""
     try:
         weight, bias = weights["clause_evidence.output.weight"], weights["clause_evidence.output.bias"]
+        hidden_size = weights["clause_evidence.row.weight"].shape[1]
     except KeyError as error:
         raise CheckpointError(f"no weights {error}; copy the model folder again") from None
     return {
         "clause_evidence.output.weight": torch.cat([weight, torch.zeros_like(weight)]),
         "clause_evidence.output.bias": torch.cat([bias, torch.full_like(bias, SILENCE)]),
+        **{f"permission_scope.{name}": value for name, value in PermissionScope(hidden_size).state_dict().items()},
     }
 
 

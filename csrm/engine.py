@@ -185,6 +185,7 @@ def score_encoded(
     order = sorted(range(len(windows)), key=lambda w: len(windows[w]))
     for chunk in columns.chunks:
         clauses = chunk.encoded or encode_blocks(model, chunk.blocks)
+        scope_NMM = model.permission_scope(clauses.pooled_BE, chunk.policies.index_NM)
         limit = _max_windows(model, chunk, batch_tokens)
         for batch in _fill([len(windows[w]) for w in order], batch_tokens, max_items=limit):
             chosen = [order[b] for b in batch]
@@ -193,7 +194,7 @@ def score_encoded(
                 [starts[w] for w in chosen],
                 keep_keys=model.layout.num_probes > 0,
             )
-            logits, positions = model.violation_logits(rows, clauses, chunk.policies)
+            logits, positions = model.violation_logits(rows, clauses, chunk.policies, scope_NMM)
             cells = np.ix_(chosen, chunk.columns)
             violation[cells] = logits.float().cpu().numpy()
             worst[cells] = positions.cpu().numpy()

@@ -1,4 +1,4 @@
-"""From pooled vectors to a reward: clause evidence, soft-OR over a configuration, probe evidence.
+"""From pooled vectors to a reward: clause evidence, what permissions are meant for, soft-OR, probe evidence.
 
 Shape letters: R records (or windows), C distinct clauses, N configurations, M clauses of the longest
 configuration, E hidden size of the backbone, W width of the pair network. The 2 of clause logits: a clause
@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from csrm.verbalizer import verbalizer_reward
 
-__all__ = ["SILENCE", "ClauseEvidence", "ProbeEvidence", "VerbalizerEvidence", "clause_index", "combine"]
+__all__ = [
+    "SILENCE",
+    "ClauseEvidence",
+    "PermissionScope",
+    "ProbeEvidence",
+    "VerbalizerEvidence",
+    "clause_index",
+    "combine",
+]
 
 # Pairs per step of the pair network: bounds its memory whatever the numbers of records and clauses.
 MAX_PAIRS = 32_768
@@ -25,6 +33,12 @@ INITIAL_PERMISSION = -3.0
 
 # Log-odds of permission where clauses can only object.
 SILENCE = -100.0
+
+# Log-odds that a permission is meant for an objection, before training: SHARPNESS · (cosine − CLOSE).
+SHARPNESS, CLOSE = 10.0, 0.3
+
+# Permissions beyond e^60 would overflow where they are added up, and settle nothing more.
+MAX_PERMISSION = 60.0
 
 
 class ClauseEvidence(nn.Module):
@@ -68,6 +82,34 @@ class ClauseEvidence(nn.Module):
         hidden_RCW = F.gelu(self.pair(pair_RCE) + row_RW.unsqueeze(1) + column_CW.unsqueeze(0))
         logits_RC2: Tensor = self.output(hidden_RCW).float()
         return logits_RC2
+
+
+class PermissionScope(nn.Module):
+    """Which objections a permission is meant for: "fights may be shown" says nothing of a rule on private data.
+
+    log σ(SHARPNESS · (w cos(S v_p, S v_c) − b)) of a permitting clause p and an objecting one c, from their pooled
+    vectors alone: it is the same for every conversation. What a clause permits of itself always counts.
+    """
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.subject = nn.Linear(hidden_size, hidden_size, bias=False)
+        self.line = nn.Parameter(torch.tensor([1.0, CLOSE]))
+        nn.init.eye_(self.subject.weight)
+
+    def forward(self, column_CE: Tensor, index: Tensor) -> Tensor:
+        """Log-probability that clause p of a configuration speaks to clause c, float32 (…, M, M) as [p, c].
+
+        Args:
+            column_CE: pooled vectors of clauses.
+            index: clauses of each configuration padded with C, (…, M).
+        """
+        subject_CE = F.normalize(self.subject(column_CE.to(self.subject.weight.dtype)).float(), dim=-1)
+        subject = F.pad(subject_CE, (0, 0, 0, 1))[index]
+        slope, close = self.line.float()
+        scope: Tensor = F.logsigmoid(SHARPNESS * (slope * subject @ subject.mT - close))
+        itself_MM = torch.eye(index.shape[-1], dtype=torch.bool, device=scope.device)
+        return scope.masked_fill(itself_MM, 0.0)
 
 
 class ProbeEvidence(nn.Module):
@@ -117,16 +159,17 @@ def clause_index(configurations: Sequence[Sequence[int]], num_clauses: int) -> T
     return torch.tensor([[*members, *[num_clauses] * (longest - len(members))] for members in configurations])
 
 
-def combine(logits_RC2: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def combine(logits_RC2: Tensor, index: Tensor, scope: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Log-odds of violation of configurations from those of their clauses.
 
-    Z = log Σ_c exp(z_c) − log(1 + Σ_c exp(a_c)): any violated clause violates (soft-OR), whatever the order, and
-    permissions of what the text does discount it. They discount the configuration as a whole: which objection a
-    permission is meant for is not asked. Evidence that is added later (probes, a verbalizer) is not discounted.
+    Z = log Σ_c [exp(z_c) / (1 + Σ_p exp(a_p + scope_pc))]: any violated clause violates (soft-OR), whatever the order,
+    and permissions of what the text does discount the objections that they are meant for. Evidence that is added
+    later (probes, a verbalizer) is not discounted.
 
     Args:
         logits_RC2: of `ClauseEvidence`.
         index: clauses of each configuration padded with C: (N, M) for all records, or (R, N, M) of each record.
+        scope: of `PermissionScope` over the same index; None means every permission for every objection.
 
     Returns:
         Z (R, N), and the position within its configuration of the clause that alone would score lowest, (R, N) int64.
@@ -138,5 +181,10 @@ def combine(logits_RC2: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     else:
         logits_RNM2 = padded_RC2[torch.arange(len(index), device=index.device)[:, None, None], index]
     objects_RNM, permits_RNM = logits_RNM2.unbind(-1)
+    odds_RNM = permits_RNM.clamp(max=MAX_PERMISSION).exp()
+    if scope is None:
+        allowed_RNM = odds_RNM.sum(-1, keepdim=True)
+    else:
+        allowed_RNM = (odds_RNM.unsqueeze(-2) @ scope.exp()).squeeze(-2)
     alone_RNM = objects_RNM - F.softplus(permits_RNM)
-    return objects_RNM.logsumexp(-1) - F.softplus(permits_RNM.logsumexp(-1)), alone_RNM.argmax(-1)
+    return (objects_RNM - allowed_RNM.log1p()).logsumexp(-1), alone_RNM.argmax(-1)

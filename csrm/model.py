@@ -25,7 +25,14 @@ from transformers import PreTrainedModel
 from csrm.attention import BLOCK_ATTENTION, KeyValues, Pattern, Probes, Ragged, WithinBlocks
 from csrm.calibration import Calibration
 from csrm.encoding import Encoder
-from csrm.evidence import ClauseEvidence, ProbeEvidence, VerbalizerEvidence, clause_index, combine
+from csrm.evidence import (
+    ClauseEvidence,
+    PermissionScope,
+    ProbeEvidence,
+    VerbalizerEvidence,
+    clause_index,
+    combine,
+)
 
 if TYPE_CHECKING:
     from csrm.configurations import Configuration
@@ -134,6 +141,7 @@ class CSRM(nn.Module):
             self.probe_evidence = (
                 VerbalizerEvidence(hidden_size, *layout.verbalizer) if layout.verbalizer else ProbeEvidence(hidden_size)
             )
+        self.permission_scope = PermissionScope(hidden_size)
         self.fingerprint = ""
         """SHA-256 of the weights and layout; set when a checkpoint is loaded or saved."""
         self.facts: dict[str, Any] = {}
@@ -221,15 +229,25 @@ class CSRM(nn.Module):
         """One pass over conversation windows, each pooled over its judged message."""
         return self._encode(blocks, judged_starts, offset=self.conversation_offset, segment=0, keep_keys=keep_keys)
 
-    def violation_logits(self, windows: Encoded, clauses: Encoded, policies: Policies) -> tuple[Tensor, Tensor]:
+    def violation_logits(
+        self, windows: Encoded, clauses: Encoded, policies: Policies, scope_NMM: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Read out every cell of windows × configurations.
+
+        Args:
+            windows: conversations.
+            clauses: of all configurations.
+            policies: the configurations.
+            scope_NMM: of `permission_scope` for them; None computes it, once per call.
 
         Returns:
             Log-odds of violation, float32 (R, N), and the position within its configuration of the clause that
             alone would score lowest, (R, N).
         """
         logits_RC2 = self.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
-        logits_RN, worst_RN = combine(logits_RC2, policies.index_NM)
+        if scope_NMM is None:
+            scope_NMM = self.permission_scope(clauses.pooled_BE, policies.index_NM)
+        logits_RN, worst_RN = combine(logits_RC2, policies.index_NM, scope_NMM)
         if self.layout.num_probes:
             logits_RN = self.probe_evidence(logits_RN, self.probe(windows, clauses, policies))
         return logits_RN, worst_RN

@@ -74,8 +74,10 @@ def reference_logits(
     logits = torch.empty(len(windows), len(members))
     for r in range(len(windows)):
         for n, own in enumerate(members):
-            odds_2 = sum(model.clause_evidence(rows[r][None], columns[c][None])[0, 0].exp() for c in own)
-            logits[r, n] = (odds_2[0] / (1 + odds_2[1])).log()
+            odds = [model.clause_evidence(rows[r][None], columns[c][None])[0, 0].exp() for c in own]
+            scope = model.permission_scope(torch.stack([columns[c] for c in own]), torch.arange(len(own))).exp()
+            allowed = [sum(odds[p][1] * scope[p, c] for p in range(len(own))) for c in range(len(own))]
+            logits[r, n] = sum(odds[c][0] / (1 + allowed[c]) for c in range(len(own))).log()
     if num_probes:
         probes_RNPE = hidden_TE[start:].view(len(windows), len(members), num_probes, -1)
         logits = model.probe_evidence(logits, probes_RNPE.cpu()).cpu()

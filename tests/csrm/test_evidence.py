@@ -6,7 +6,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from csrm.evidence import MAX_PAIRS, SILENCE, ClauseEvidence, ProbeEvidence, clause_index, combine, unit
+from csrm.evidence import (
+    MAX_PAIRS,
+    SILENCE,
+    ClauseEvidence,
+    PermissionScope,
+    ProbeEvidence,
+    clause_index,
+    combine,
+    unit,
+)
 
 logits = st.lists(st.floats(-20, 20), min_size=1, max_size=6)
 
@@ -33,12 +42,32 @@ def test_permissions_discount_by_hand():
     assert loudest.tolist() == [[1, 0, 0]]
 
 
+def test_a_permission_discounts_what_it_is_meant_for_by_hand():
+    """Objections of odds 6 and 4; a third clause permits with odds 2, the first surely, the second by half."""
+    z = clauses([math.log(6), math.log(4), -torch.inf], [-torch.inf, -torch.inf, math.log(2)])
+    scope = torch.full((1, 3, 3), -torch.inf, dtype=torch.float64)
+    scope[0, 2] = torch.tensor([0.0, math.log(0.5), 0.0])
+    value, _ = combine(z, clause_index([[0, 1, 2]], 3), scope)
+    torch.testing.assert_close(value.exp().item(), 6 / (1 + 2) + 4 / (1 + 1))
+
+
+def test_scope_is_the_likeness_of_subjects_and_a_clause_speaks_to_itself():
+    net = PermissionScope(4)
+    vectors = torch.tensor([[1.0, 0, 0, 0], [2.0, 0, 0, 0], [0, 3.0, 0, 0]])
+    scope = net(vectors, clause_index([[0, 1], [2, 0], [1]], 3))
+    same, apart = (1 / (1 + math.exp(-10 * (cosine - 0.3))) for cosine in (1, 0))
+    expected = torch.tensor([[[1, same], [same, 1]], [[1, apart], [apart, 1]]])
+    torch.testing.assert_close(scope[:2].exp(), expected)
+    assert scope[2, 0, 0] == 0
+
+
 def test_each_record_may_have_configurations_of_its_own():
     torch.manual_seed(0)
     logits, index = torch.randn(2, 3, 2), torch.tensor([[[0, 3], [1, 2]], [[2, 0], [1, 3]]])
-    value, loudest = combine(logits, index)
+    scope = PermissionScope(5)(torch.randn(3, 5), index)
+    value, loudest = combine(logits, index, scope)
     for r in range(2):
-        alone, loudest_alone = combine(logits[r : r + 1], index[r])
+        alone, loudest_alone = combine(logits[r : r + 1], index[r], scope[r])
         torch.testing.assert_close(value[r : r + 1], alone)
         assert loudest[r].tolist() == loudest_alone[0].tolist()
 
