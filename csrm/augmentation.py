@@ -30,6 +30,9 @@ from csrm.strictness import StrictnessPair, guideline
 
 __all__ = ["Recipe", "sample_batch"]
 
+VIOLATED_TWIN_SHARE = 0.7
+"""Of the rows that violate a clause and get a twin: how many get that of a violated clause."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -95,6 +98,10 @@ def sample_batch(
     complies_RK[: len(rows)] = complies
     unknown_RK[len(rows) :] = True
     unknown_RK.reshape(-1)[strictness_P2.ravel()] = True
+    says_RC2 = np.full((len(index), len(drawn.clauses), 2), -1, dtype=np.int8)
+    for r, choice in enumerate(choices):
+        says_RC2[r] = choice.says(len(drawn.clauses))
+    says_RC2[:, drawn.mixed, 1] = -1
     first = np.arange(len(rows), len(index), 2)[:, None] * recipe.num_configurations
     chosen = (first + np.arange(recipe.num_configurations)).ravel()
     return Batch(
@@ -105,6 +112,7 @@ def sample_batch(
         unknown_RK=unknown_RK,
         strictness_P2=strictness_P2,
         preference_P2=np.stack([chosen, chosen + recipe.num_configurations], axis=1),
+        says_RC2=says_RC2,
     )
 
 
@@ -127,16 +135,21 @@ class _Drawing:
         extra = rng.choice(np.flatnonzero(library.is_presumable), size=recipe.num_extra_clauses)
         self.pool = np.array(sorted({*own, *extra.tolist()}))
         self.place = {number: place for place, number in enumerate(self.pool.tolist())}
+        self.mixed: list[int] = []
         self.clauses = [self._in_some_words(int(number)) for number in self.pool]
         self.twin = {number: self.add(permission(library.clauses[number], rng)) for number in self._allowed(rows)}
 
     def _allowed(self, rows: Sequence[LabelledRow]) -> list[int]:
-        """One clause of each of some rows, a violated one if there is one: where a permission matters most."""
+        """One clause of each of some rows: mostly a violated one, where a permission matters most.
+
+        The twin of a clause that the same row keeps is the hard case: a permission that comes close and is not meant.
+        """
         chosen: dict[int, None] = {}
         for r in self.rng.permutation(len(rows))[: self.recipe.num_permissions].tolist():
             numbers, violated = self.library.numbers(rows[r]), np.array(rows[r].violated, dtype=bool)
             if len(numbers):
-                chosen[int(self.rng.choice(numbers[violated] if violated.any() else numbers))] = None
+                matters = violated if violated.any() and self.rng.random() < VIOLATED_TWIN_SHARE else ~violated
+                chosen[int(self.rng.choice(numbers[matters] if matters.any() else numbers))] = None
         return list(chosen)
 
     def add(self, clause: Clause) -> int:
@@ -151,6 +164,7 @@ class _Drawing:
         if dice < self.recipe.restyled_share + self.recipe.mixed_share:
             unrelated = np.flatnonzero(self.library.is_unrelated[number])
             if len(unrelated):
+                self.mixed.append(self.place[number])
                 return mixed(clause, self.library.clauses[int(self.rng.choice(unrelated))], self.rng)
         return clause
 
@@ -287,6 +301,14 @@ class _Choice:
         """Whether no violated clause is among the members without its twin."""
         held = {*members.tolist()}
         return not any(place in held and self.twin.get(place) not in held for place in self.bad.tolist())
+
+    def says(self, num_clauses: int) -> NDArray[np.int8]:
+        """Whether each clause objects to the row and whether it permits what the row does, (C, 2): 1, 0, −1 unknown."""
+        says_C2 = np.full((num_clauses, 2), -1, dtype=np.int8)
+        says_C2[np.concatenate([self.good, self.other, self.beside])] = (0, 0)
+        says_C2[self.bad] = (1, 0)
+        says_C2[list(self.twin.values())] = (0, 1)
+        return says_C2
 
     def _core(self, rng: np.random.Generator, *, with_bad: bool) -> NDArray[np.int64]:
         own = self.bad if len(self.bad) else self.good

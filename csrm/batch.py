@@ -49,6 +49,9 @@ class Batch:
     """(lenient, strict) cells of one row whose configurations differ in how strict one clause is."""
     preference_P2: Integers = field(default_factory=_no_pairs)
     """(chosen, rejected) cells of two replies to one history under the same configuration."""
+    says_RC2: NDArray[np.int8] | None = None
+    """Whether each clause objects to each row, and whether it permits what the row does: 1, 0, or −1 where that is not
+    known; None: nothing is."""
 
     @property
     def known_RK(self) -> NDArray[np.bool_]:
@@ -59,6 +62,16 @@ class Batch:
         """Numbers of the clauses that the configurations of some rows hold, ascending."""
         used = np.unique(self.index_RKM[list(rows)])
         return used[used < len(self.clauses)]
+
+    @property
+    def known_says_RC2(self) -> NDArray[np.bool_]:
+        """What is known of rows and the clauses of their own configurations."""
+        known = np.zeros((len(self.rows), len(self.clauses) + 1, 2), dtype=bool)
+        if self.says_RC2 is not None:
+            np.put_along_axis(known[..., 0], self.index_RKM.reshape(len(self.rows), -1), True, axis=1)
+            known[..., 1] = known[..., 0]
+            known[:, :-1] &= self.says_RC2 >= 0
+        return known[:, :-1]
 
     def linked_rows(self) -> list[list[int]]:
         """Rows that share pairs of cells, together; a row without such pairs stands alone. In order of first rows."""
@@ -88,6 +101,7 @@ class Batch:
             unknown_RK=None if self.unknown_RK is None else self.unknown_RK[chosen],
             strictness_P2=strictness_P2[(strictness_P2 >= 0).all(axis=1)],
             preference_P2=preference_P2[(preference_P2 >= 0).all(axis=1)],
+            says_RC2=None if self.says_RC2 is None else self.says_RC2[np.ix_(chosen, clauses)],
         )
 
 
@@ -138,6 +152,7 @@ class Shares:
     """How much of each term's mean a part holds: its number of cells or pairs over the batch's."""
 
     classification: float = 1.0
+    evidence: float = 1.0
     strictness: float = 1.0
     preference: float = 1.0
 
@@ -146,9 +161,13 @@ class Shares:
         """The shares of a part; a term of which the batch has nothing has no share."""
         return cls(
             classification=int(part.known_RK.sum()) / max(1, int(batch.known_RK.sum())),
+            evidence=int(part.known_says_RC2.sum()) / max(1, int(batch.known_says_RC2.sum())),
             strictness=len(part.strictness_P2) / max(1, len(batch.strictness_P2)),
             preference=len(part.preference_P2) / max(1, len(batch.preference_P2)),
         )
+
+
+NO_SHARES = Shares(classification=0.0, evidence=0.0, strictness=0.0, preference=0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,11 +182,11 @@ class Part:
     @property
     def has_weight(self) -> bool:
         """Whether the part counts for anything."""
-        return self.shares != Shares(classification=0.0, strictness=0.0, preference=0.0)
+        return self.shares != NO_SHARES
 
     def without_weight(self) -> Part:
         """The same work for nothing: what a worker does while others have more parts than it has."""
-        return replace(self, shares=Shares(classification=0.0, strictness=0.0, preference=0.0))
+        return replace(self, shares=NO_SHARES)
 
 
 def split_long_clauses(batch: Batch, encoder: Encoder) -> Batch:
@@ -185,7 +204,13 @@ def split_long_clauses(batch: Batch, encoder: Encoder) -> Batch:
     for cell, places in enumerate(cells):
         index[cell, : len(places)] = places
     clauses = [clause for own in pieces for clause in own]
-    return replace(batch, clauses=clauses, index_RKM=index.reshape(*batch.index_RKM.shape[:2], -1))
+    says_RC2 = batch.says_RC2
+    if says_RC2 is not None:
+        # A clause that says nothing has no piece that does; which piece of another one speaks is not known.
+        says_RC2 = np.repeat(says_RC2, [len(own) for own in pieces], axis=1)
+        is_piece_C = np.repeat([len(own) > 1 for own in pieces], [len(own) for own in pieces])
+        says_RC2[(says_RC2 > 0) & is_piece_C[None, :, None]] = -1
+    return replace(batch, clauses=clauses, index_RKM=index.reshape(*batch.index_RKM.shape[:2], -1), says_RC2=says_RC2)
 
 
 def cut(batch: Batch, tokens: Tokens, *, max_tokens: int, num_workers: int = 1, even: bool = False) -> list[list[Part]]:

@@ -15,20 +15,21 @@ from csrm.batch import Batch, Tokens, split_long_clauses
 from csrm.evidence import combine
 from csrm.model import CSRM, Encoded, Policies
 
-__all__ = ["batch_reward", "cell_logits", "tokens_reward"]
+__all__ = ["batch_reward", "cell_logits", "read_tokens"]
 
 
 def batch_reward(model: CSRM, batch: Batch) -> tuple[Tensor, int]:
     """Rewards of a batch's cells (R, K), float32 with gradients, and the number of tokens read."""
     batch = split_long_clauses(batch, model.encoder)
     tokens = Tokens.of(batch, model.encoder)
-    return tokens_reward(model, tokens, batch.index_RKM), tokens.num_tokens
+    return read_tokens(model, tokens, batch.index_RKM)[0], tokens.num_tokens
 
 
-def tokens_reward(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> Tensor:
-    """Rewards of the cells of a tokenised batch (R, K), float32 with gradients.
+def read_tokens(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    """Rewards of the cells of a tokenised batch (R, K), and what its clauses say of its rows (R, C, 2).
 
-    Each row has configurations of its own: clause logits are gathered row by row, and probes run on them.
+    Both are float32 with gradients; of several windows the worst counts, and the most that a clause says. Each row has
+    configurations of its own: clause logits are gathered row by row, and probes run on them.
 
     Args:
         model: the model.
@@ -50,16 +51,24 @@ def tokens_reward(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> 
     clauses = model.encode_clauses([blocks[c] for c in clause_order], keep_keys=model.layout.num_probes > 0)
 
     row_of_window = np.repeat(np.arange(len(index_RKM)), encoded.windows_per_record)[order]
-    logits_WK = cell_logits(model, conversations, clauses, place[index_RKM[row_of_window]])
+    logits_WC2 = model.clause_evidence(conversations.pooled_BE, clauses.pooled_BE)
+    logits_WK = cell_logits(model, conversations, clauses, logits_WC2, place[index_RKM[row_of_window]])
     rows_W = torch.from_numpy(row_of_window).to(model.device)
-    worst_RK = logits_WK.new_full((len(index_RKM), logits_WK.shape[1]), -torch.inf)
-    worst_RK = worst_RK.scatter_reduce(0, rows_W.unsqueeze(1).expand_as(logits_WK), logits_WK, "amax")
-    return -worst_RK
+    evidence_WC2 = logits_WC2[:, torch.from_numpy(place[:-1]).to(model.device)]
+    return -_most(logits_WK, rows_W, len(index_RKM)), _most(evidence_WC2, rows_W, len(index_RKM))
 
 
-def cell_logits(model: CSRM, windows: Encoded, clauses: Encoded, index_WKM: NDArray[np.int64]) -> Tensor:
-    """Log-odds of violation (W, K) of each window under its own K configurations."""
-    logits_WC2 = model.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
+def _most(values: Tensor, rows_W: Tensor, num_rows: int) -> Tensor:
+    """Largest value over the windows of each row: (W, …) to (R, …)."""
+    least = values.new_full((num_rows, *values.shape[1:]), -torch.inf)
+    places = rows_W.view(-1, *[1] * (values.dim() - 1)).expand_as(values)
+    return least.scatter_reduce(0, places, values, "amax")
+
+
+def cell_logits(
+    model: CSRM, windows: Encoded, clauses: Encoded, logits_WC2: Tensor, index_WKM: NDArray[np.int64]
+) -> Tensor:
+    """Log-odds of violation (W, K) of each window under its own K configurations, from what the clauses say."""
     index = torch.from_numpy(index_WKM).to(model.device)
     logits_WK, _ = combine(logits_WC2, index, model.permission_scope(clauses.pooled_BE, index))
     if not model.layout.num_probes:

@@ -79,5 +79,13 @@ class ClauseLibrary:
         return np.array([self.index[clause] for clause in row.clauses], dtype=np.int64)
 
     def presumed_kept(self, row: LabelledRow) -> NDArray[np.bool_]:
-        """(C,) clauses that the row's message is presumed not to violate."""
-        return np.asarray(self.is_unrelated[self.numbers(row)].all(axis=0))
+        """(C,) clauses that the row's message is presumed not to violate.
+
+        They are unrelated to every clause that says what the message is about: those that it violates, that nobody is
+        sure of, and those of its own domain. A clause of another domain that it keeps says nothing of the kind.
+        """
+        numbers, violated = self.numbers(row), np.array(row.violated, dtype=bool)
+        telling = numbers[violated | (self.domains[numbers] == row.domain)]
+        unsure = [self.index[clause] for clause in row.unsure if clause in self.index]
+        unrelated = self.is_unrelated[np.array([*telling, *unsure], dtype=np.int64)].all(axis=0)
+        return np.asarray(unrelated & self.is_presumable)

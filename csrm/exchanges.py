@@ -112,6 +112,7 @@ def exchange_rows(
                 conversation=list(exchange.conversation),
                 clauses=tuple(labels),
                 violated=tuple(labels.values()),
+                unsure=tuple(clause for name in sorted(exchange.unclear) for clause in by_name[name].clauses),
             )
         )
     return rows

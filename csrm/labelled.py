@@ -50,6 +50,8 @@ class LabelledRow:
     clauses: tuple[Clause, ...]
     violated: tuple[bool, ...]
     """One label per clause."""
+    unsure: tuple[Clause, ...] = ()
+    """Clauses without a label: neither they nor any like them are presumed kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -119,6 +119,13 @@ MANY = "May be given several times."
     help="How probes are read; the verbalizer asks a decoder's own language-model head and sets --probes itself.",
 )
 @click.option("--lora", type=click.IntRange(1), metavar="RANK", help="Train low-rank adapters; needs csrm[lora].")
+@click.option(
+    "--delta",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0),
+    help="Weight of what single clauses should say.",
+)
 @click.option("--gamma", default=0.1, show_default=True, type=click.FloatRange(0), help="Weight of the ranking terms.")
 @click.option("--backbone-lr", default=1e-4, show_default=True, help="Peak learning rate of the backbone.")
 @click.option("--head-lr", default=1e-3, show_default=True, help="Peak learning rate of what is new.")

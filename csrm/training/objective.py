@@ -1,6 +1,9 @@
 """The training objective: pure functions of rewards and labels.
 
-L = L_cls + γ · (L_strictness + L_preference)      (arXiv 2605.30487, joint objective; γ = 0.1 there)
+L = L_cls + δ · L_evidence + γ · (L_strictness + L_preference)
+
+is the joint objective of arXiv 2605.30487 (γ = 0.1 there) and one term of our own, L_evidence, which tells single
+clauses what they should have said: a cell's label alone leaves open which of its clauses was right.
 
 A reward s is the log-odds of compliance; the terms do not care how it was read out (`csrm.evidence`).
 """
@@ -15,7 +18,10 @@ from torch import Tensor
 
 from csrm.batch import Batch
 
-__all__ = ["Losses", "batch_losses", "classification_loss", "preference_loss", "strictness_loss"]
+__all__ = ["Losses", "batch_losses", "classification_loss", "evidence_loss", "preference_loss", "strictness_loss"]
+
+SPEAKING_WEIGHT = 10.0
+"""Weight of a clause that objects or permits beside one that is silent; about one in thirty speaks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,19 +29,21 @@ class Losses:
     """The terms of one batch, each a scalar with gradient; a term without anything to say is 0."""
 
     classification: Tensor
+    evidence: Tensor
     strictness: Tensor
     preference: Tensor
 
-    def total(self, gamma: float) -> Tensor:
-        """L = L_cls + γ · (L_strictness + L_preference)."""
-        return self.classification + gamma * (self.strictness + self.preference)
+    def total(self, gamma: float, delta: float = 0.0) -> Tensor:
+        """L = L_cls + δ · L_evidence + γ · (L_strictness + L_preference)."""
+        return self.classification + delta * self.evidence + gamma * (self.strictness + self.preference)
 
 
-def batch_losses(reward_RK: Tensor, batch: Batch, *, margin: float = 0.0) -> Losses:
-    """The terms of a batch, from the rewards of its cells.
+def batch_losses(reward_RK: Tensor, evidence_RC2: Tensor, batch: Batch, *, margin: float = 0.0) -> Losses:
+    """The terms of a batch, from the rewards of its cells and what its clauses say.
 
     Args:
         reward_RK: log-odds of compliance of each cell.
+        evidence_RC2: log-odds that each clause objects to each row, and that it permits what the row does.
         batch: labels and pairs.
         margin: m of the strictness term, in log-odds.
     """
@@ -46,6 +54,7 @@ def batch_losses(reward_RK: Tensor, batch: Batch, *, margin: float = 0.0) -> Los
     chosen, rejected = (reward[torch.from_numpy(cells).to(reward.device)] for cells in batch.preference_P2.T)
     return Losses(
         classification=classification_loss(reward[known], complies[known]),
+        evidence=_batch_evidence_loss(evidence_RC2, batch),
         strictness=strictness_loss(lenient, strict, margin=margin),
         preference=preference_loss(chosen, rejected),
     )
@@ -63,6 +72,21 @@ def classification_loss(reward: Tensor, complies: Tensor) -> Tensor:
     """
     return F.binary_cross_entropy_with_logits(reward, complies.to(reward.dtype), reduction="sum") / max(
         1, reward.numel()
+    )
+
+
+def evidence_loss(logits: Tensor, speaks: Tensor) -> Tensor:
+    """Mean of −log σ(l) · SPEAKING_WEIGHT where a clause should speak and −log σ(−l) where it should be silent.
+
+    0 without any.
+
+    Args:
+        logits: log-odds that a clause objects (or permits), any shape.
+        speaks: bool labels, same shape.
+    """
+    weight = 1 + (SPEAKING_WEIGHT - 1) * speaks.to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, speaks.to(logits.dtype), weight, reduction="sum") / max(
+        1, logits.numel()
     )
 
 
@@ -88,6 +112,15 @@ def preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
         rejected: (P,) rewards of the other replies, each under the same configuration.
     """
     return _ranking_loss(chosen - rejected)
+
+
+def _batch_evidence_loss(evidence_RC2: Tensor, batch: Batch) -> Tensor:
+    """L_evidence over what is known of rows and the clauses of their own configurations."""
+    if batch.says_RC2 is None:
+        return evidence_RC2.new_zeros(())
+    known = torch.from_numpy(batch.known_says_RC2).to(evidence_RC2.device)
+    speaks = torch.from_numpy(batch.says_RC2 > 0).to(evidence_RC2.device)
+    return evidence_loss(evidence_RC2[known], speaks[known])
 
 
 def _ranking_loss(margin_P: Tensor) -> Tensor:

@@ -24,6 +24,8 @@ class TrainOptions:
     """What is drawn around each conversation."""
     gamma: float = 0.1
     """Weight of the ranking terms (γ of arXiv 2605.30487)."""
+    delta: float = 1.0
+    """Weight of what single clauses should say (L_evidence of `csrm.training.objective`)."""
     strictness_margin: float = 0.0
     """m of the strictness term, in log-odds."""
     max_tokens: int = 32_768
@@ -52,8 +54,9 @@ class TrainOptions:
     def __post_init__(self) -> None:
         if min(self.num_steps, self.batch_rows, self.max_tokens, self.max_characters) < 1:
             raise ValueError(f"num_steps, batch_rows, max_tokens and max_characters must be at least 1, got {self}")
-        if min(self.batch_preferences, self.gamma, self.weight_decay, self.backbone_lr, self.head_lr) < 0:
-            raise ValueError(f"batch_preferences, gamma, weight_decay and rates must be at least 0, got {self}")
+        weights = (self.gamma, self.delta, self.weight_decay)
+        if min(self.batch_preferences, *weights, self.backbone_lr, self.head_lr) < 0:
+            raise ValueError(f"batch_preferences, gamma, delta, weight_decay and rates must be at least 0, got {self}")
         if self.dtype not in ("auto", "bfloat16", "float32"):
             raise ValueError(f"dtype must be auto, bfloat16 or float32, got {self.dtype!r}")
         if not (0 <= self.warmup_share < 1 and 0 <= self.domain_power <= 1 and self.max_grad_norm > 0):

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csrm.batch import Part, Tokens, cut, split_long_clauses
-from csrm.cells import tokens_reward
+from csrm.cells import read_tokens
 from csrm.clause_library import ClauseLibrary
 from csrm.configurations import Clause
 from csrm.encoding import Encoder
@@ -56,8 +56,9 @@ class Step:
     number: int
     """Of the step, the first being 1."""
     loss: float
-    """classification + γ · (strictness + preference)."""
+    """classification + δ · evidence + γ · (strictness + preference)."""
     classification: float
+    evidence: float
     strictness: float
     preference: float
     accuracy: float
@@ -87,9 +88,9 @@ class Rewards(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, part: Part) -> Tensor:
-        """Rewards of a part's cells (R, K), float32."""
-        return tokens_reward(self.model, part.tokens, part.batch.index_RKM)
+    def forward(self, part: Part) -> tuple[Tensor, Tensor]:
+        """Rewards of a part's cells (R, K) and what its clauses say (R, C, 2), float32."""
+        return read_tokens(self.model, part.tokens, part.batch.index_RKM)
 
 
 class Trainer:
@@ -137,23 +138,27 @@ class Trainer:
     def _backward(self, part: Part) -> Tensor:
         """Add a part's gradients; returns what a step adds up, (NUM_SUMS,) float64 on the CPU."""
         with mixed_precision(self.model.device, self.options.dtype):
-            reward_RK = self.rewards(part)
-        losses, shares = batch_losses(reward_RK, part.batch, margin=self.options.strictness_margin), part.shares
+            reward_RK, evidence_RC2 = self.rewards(part)
+        losses = batch_losses(reward_RK, evidence_RC2, part.batch, margin=self.options.strictness_margin)
+        shares = part.shares
         own = Losses(
             classification=losses.classification * shares.classification,
+            evidence=losses.evidence * shares.evidence,
             strictness=losses.strictness * shares.strictness,
             preference=losses.preference * shares.preference,
         )
-        own.total(self.options.gamma).backward()  # type: ignore[no-untyped-call]
-        terms = torch.stack([own.classification, own.strictness, own.preference]).detach().double().cpu()
+        own.total(self.options.gamma, self.options.delta).backward()  # type: ignore[no-untyped-call]
+        terms = torch.stack([own.classification, own.evidence, own.strictness, own.preference])
+        terms = terms.detach().double().cpu()
         return torch.cat([terms, _counts(reward_RK.detach(), part) * part.has_weight])
 
     def _step(self, totals: list[float], grad_norm: float, share: float, seconds: float) -> Step:
-        classification, strictness, preference, num_right, num_cells, *margins, num_tokens = totals
+        classification, evidence, strictness, preference, num_right, num_cells, *margins, num_tokens = totals
         return Step(
             number=self.num_done,
-            loss=classification + self.options.gamma * (strictness + preference),
+            loss=classification + self.options.delta * evidence + self.options.gamma * (strictness + preference),
             classification=classification,
+            evidence=evidence,
             strictness=strictness,
             preference=preference,
             accuracy=num_right / max(1.0, num_cells),
@@ -166,8 +171,8 @@ class Trainer:
         )
 
 
-NUM_SUMS = 10
-"""What a step adds up over parts and workers: three terms of the loss, then `_counts`."""
+NUM_SUMS = 11
+"""What a step adds up over parts and workers: four terms of the loss, then `_counts`."""
 
 
 def _counts(reward_RK: Tensor, part: Part) -> Tensor:

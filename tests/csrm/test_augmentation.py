@@ -123,6 +123,46 @@ def test_a_specific_rule_is_kept_by_text_about_something_else():
     assert np.flatnonzero(library.presumed_kept(rows[2])).tolist() == [far]
 
 
+def test_what_a_row_keeps_of_other_domains_and_what_is_unsure_settle_what_may_be_presumed():
+    """A kept topic says nothing of what the text is about; a topic that nobody is sure of does."""
+    own, topic, far = row("exchanges", "own1", True), row("requests", "topic1", True), row("hr", "far1", True)
+    both = replace(own, clauses=(clause("own1"), clause("topic1")), violated=(True, False))
+    library = ClauseLibrary([own, topic, far])
+    similarity = np.full((3, 3), 0.1, np.float32)
+    numbers = {name: library.index[clause(name)] for name in ("own1", "topic1", "far1")}
+    similarity[[numbers["topic1"], numbers["far1"]], [numbers["far1"], numbers["topic1"]]] = 0.9
+    library.relate(similarity)
+    assert library.presumed_kept(own)[numbers["far1"]]
+    assert library.presumed_kept(both)[numbers["far1"]], "topic1, which is like far1, is kept"
+    assert not library.presumed_kept(replace(both, violated=(True, True)))[numbers["far1"]]
+    assert not library.presumed_kept(replace(own, unsure=(clause("topic1"),)))[numbers["far1"]]
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_cells_follow_from_what_their_clauses_say(library, seed):
+    recipe = replace(PLAIN, overridden_share=0.5)
+    batch = sample_batch(ROWS, library, np.random.default_rng(seed), recipe, preferences=PREFERENCES)
+    permits = {c: allowed_topic(clause) for c, clause in enumerate(batch.clauses) if clause not in library.index}
+    for r in range(len(ROWS)):
+        for k, members in enumerate(batch.index_RKM[r].tolist()):
+            says = {c: tuple(batch.says_RC2[r, c].tolist()) for c in members if c < len(batch.clauses)}
+            assert set(says.values()) <= {(0, 0), (1, 0), (0, 1)}
+            allowed = set().union(*(permits[c] for c in says if says[c] == (0, 1)))
+            objecting = {batch.clauses[c].category for c in says if says[c] == (1, 0)}
+            assert batch.complies_RK[r, k] == (not objecting - allowed)
+    assert (batch.says_RC2[len(ROWS) :] == -1).all(), "nothing is known of replies that were only compared"
+
+
+def test_what_else_a_clause_may_allow_is_not_known(library):
+    """Half of these clauses also allow something unrelated; what the other half permits is known to be nothing."""
+    batch = sample_batch(ROWS, library, np.random.default_rng(0), replace(PLAIN, mixed_share=0.5, num_permissions=0))
+    known = (batch.says_RC2[..., 1] >= 0).any(axis=0)
+    reworded = np.array([clause not in library.index for clause in batch.clauses])
+    assert 0 < reworded.sum() < len(reworded)
+    assert not known[reworded].any()
+    assert known[~reworded].all()
+
+
 def test_overriding_permissions_are_drawn(library):
     """With every twin at hand appended, some violated clauses stand beside theirs; with none, none do."""
 

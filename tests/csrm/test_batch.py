@@ -9,11 +9,11 @@ from tiny import tiny_model
 
 from csrm import Clause, Message
 from csrm.batch import Batch, Tokens, cut, split_long_clauses
-from csrm.cells import batch_reward, tokens_reward
+from csrm.cells import batch_reward, read_tokens
 from csrm.labelled import LabelledRow
 from csrm.training.objective import batch_losses
 
-GAMMA = 0.7
+GAMMA, DELTA = 0.7, 0.7
 NUM_CONFIGURATIONS = 3
 
 
@@ -54,6 +54,7 @@ def make_batch(rng, num_rows=9, num_preferences=2, longest=30):
         unknown_RK=unknown,
         strictness_P2=strict,
         preference_P2=np.stack([chosen, chosen + NUM_CONFIGURATIONS], axis=1),
+        says_RC2=rng.integers(-1, 2, size=(total, len(clauses), 2)).astype(np.int8),
     )
 
 
@@ -62,11 +63,10 @@ def gradients(model, parts):
     model.zero_grad()
     total = 0.0
     for part in parts:
-        losses = batch_losses(tokens_reward(model, part.tokens, part.batch.index_RKM), part.batch)
+        losses = batch_losses(*read_tokens(model, part.tokens, part.batch.index_RKM), part.batch)
         shares = part.shares
-        loss = losses.classification * shares.classification + GAMMA * (
-            losses.strictness * shares.strictness + losses.preference * shares.preference
-        )
+        loss = losses.classification * shares.classification + DELTA * losses.evidence * shares.evidence
+        loss = loss + GAMMA * (losses.strictness * shares.strictness + losses.preference * shares.preference)
         loss.backward()
         total += loss.item()
     return total, torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
@@ -84,10 +84,10 @@ def test_parts_add_up_to_the_batch(num_probes, seed, max_tokens, num_workers, ev
     model = tiny_model("bert", num_probes, max_conversation_tokens=24)
     batch = make_batch(np.random.default_rng(seed))
     model.zero_grad()
-    loss = batch_losses(batch_reward(model, batch)[0], batch).total(GAMMA)
+    tokens = Tokens.of(batch, model.encoder)
+    loss = batch_losses(*read_tokens(model, tokens, batch.index_RKM), batch).total(GAMMA, DELTA)
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
-    tokens = Tokens.of(batch, model.encoder)
     parts = cut(batch, tokens, max_tokens=max_tokens, num_workers=num_workers, even=even)
     total, found = gradients(model, [part for own in parts for part in own])
     assert total == pytest.approx(loss.item(), rel=1e-5)

@@ -9,8 +9,10 @@ import torch
 from csrm import Clause
 from csrm.batch import Batch
 from csrm.training.objective import (
+    SPEAKING_WEIGHT,
     batch_losses,
     classification_loss,
+    evidence_loss,
     preference_loss,
     strictness_loss,
 )
@@ -28,6 +30,14 @@ def test_classification_loss_by_hand_and_its_gradient_signs():
     assert loss.item() == pytest.approx((LOG(2) + softplus(2)) / 2)
     loss.backward()
     assert reward.grad[0] < 0 < reward.grad[1]
+
+
+def test_evidence_loss_by_hand_and_its_gradient_signs():
+    logits = torch.tensor([0.0, 2.0], requires_grad=True)
+    loss = evidence_loss(logits, torch.tensor([True, False]))
+    assert loss.item() == pytest.approx((SPEAKING_WEIGHT * LOG(2) + softplus(2)) / 2)
+    loss.backward()
+    assert logits.grad[0] < 0 < logits.grad[1]
 
 
 @pytest.mark.parametrize("margin", [0.0, 0.5])
@@ -51,10 +61,11 @@ def test_preference_loss_by_hand_and_its_gradient_signs():
     assert chosen.grad < 0 < rejected.grad
 
 
-@pytest.mark.parametrize("loss", [classification_loss, strictness_loss, preference_loss])
+@pytest.mark.parametrize("loss", [classification_loss, evidence_loss, strictness_loss, preference_loss])
 def test_a_term_without_cells_is_zero_and_can_be_differentiated(loss):
     nothing = torch.zeros(0, requires_grad=True)
-    value = loss(nothing, torch.zeros(0, dtype=torch.bool) if loss is classification_loss else torch.zeros(0))
+    is_labelled = loss in (classification_loss, evidence_loss)
+    value = loss(nothing, torch.zeros(0, dtype=torch.bool if is_labelled else torch.float32))
     value.backward()
     assert value.item() == 0
 
@@ -69,20 +80,25 @@ def two_rows():
         unknown_RK=np.array([[False, True, True], [False, True, True]]),
         strictness_P2=np.array([[1, 2]]),
         preference_P2=np.array([[2, 5]]),
+        says_RC2=np.array([[[1, -1]], [[0, 0]]], np.int8),
     )
+
+
+EVIDENCE = torch.tensor([[[0.5, 9.0]], [[-1.0, 2.0]]])
 
 
 def test_the_terms_of_a_batch_by_hand():
     reward = torch.tensor([[1.0, 2.0, 0.5], [-3.0, 7.0, 4.0]])
-    losses = batch_losses(reward, two_rows())
+    losses = batch_losses(reward, EVIDENCE, two_rows())
     assert losses.classification.item() == pytest.approx((softplus(-1) + softplus(-3)) / 2)
     assert losses.strictness.item() == pytest.approx(softplus(-1.5))
     assert losses.preference.item() == pytest.approx(softplus(3.5))
-    total = losses.classification + 0.1 * (losses.strictness + losses.preference)
-    assert losses.total(0.1).item() == pytest.approx(total.item())
+    assert losses.evidence.item() == pytest.approx((SPEAKING_WEIGHT * softplus(-0.5) + softplus(-1) + softplus(2)) / 3)
+    total = losses.classification + 0.5 * losses.evidence + 0.1 * (losses.strictness + losses.preference)
+    assert losses.total(0.1, 0.5).item() == pytest.approx(total.item())
 
 
 def test_cells_without_a_label_do_not_move_the_classification():
     reward = torch.tensor([[1.0, 2.0, 0.5], [-3.0, 7.0, 4.0]], requires_grad=True)
-    batch_losses(reward, two_rows()).classification.backward()
+    batch_losses(reward, EVIDENCE, two_rows()).classification.backward()
     assert (reward.grad != 0).tolist() == [[True, False, False], [True, False, False]]
