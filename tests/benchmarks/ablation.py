@@ -36,7 +36,13 @@ from csrm.training.sampler import Sampler, TrainingData
 from csrm.training.trainer import Trainer, TrainOptions, draw_parts, make_sampler
 from jobs.train_data import Sources, read_material
 
-VARIANTS = ("everything", "without category augmentation", "without strictness", "without preference loss")
+VARIANTS = (
+    "everything",
+    "without category augmentation",
+    "without strictness",
+    "without preference loss",
+    "without evidence loss",
+)
 SAMPLE_CONFIGURATIONS = Path(csrm.__file__).parent / "sample" / "configurations"
 
 
@@ -49,6 +55,8 @@ def without(variant: str, data: TrainingData, options: TrainOptions) -> tuple[Tr
             return replace(data, strictness=()), options
         case "without preference loss":
             return replace(data, preferences=()), options
+        case "without evidence loss":
+            return data, replace(options, delta=0)
         case _:
             return data, options
 
