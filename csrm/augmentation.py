@@ -13,7 +13,7 @@ Two kinds of cells carry no label and are only ranked: a row under a strict and 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,9 @@ __all__ = ["Recipe", "sample_batch"]
 
 VIOLATED_TWIN_SHARE = 0.7
 """Of the rows that violate a clause and get a twin: how many get that of a violated clause."""
+
+WRITTEN_SHARE = 0.7
+"""How often a permission that was written for a row is taken, where one could be generated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +141,9 @@ class _Drawing:
         self.mixed: list[int] = []
         self.clauses = [self._in_some_words(int(number)) for number in self.pool]
         self.twin = {number: self.add(permission(library.clauses[number], rng)) for number in self._allowed(rows)}
+        self.near_miss: dict[int, int] = {}
+        if recipe.num_permissions:
+            self._add_written_permissions(rows)
 
     def _allowed(self, rows: Sequence[LabelledRow]) -> list[int]:
         """One clause of each of some rows: mostly a violated one, where a permission matters most.
@@ -151,6 +157,14 @@ class _Drawing:
                 matters = violated if violated.any() and self.rng.random() < VIOLATED_TWIN_SHARE else ~violated
                 chosen[int(self.rng.choice(numbers[matters] if matters.any() else numbers))] = None
         return list(chosen)
+
+    def _add_written_permissions(self, rows: Sequence[LabelledRow]) -> None:
+        """Permissions that were written for a row take the place of generated ones, more often than not."""
+        for row in rows:
+            if row.lifted_by is not None and self.rng.random() < WRITTEN_SHARE:
+                self.twin[self.library.index[row.clauses[0]]] = self.add(row.lifted_by)
+            if row.near_miss is not None:
+                self.near_miss[self.library.index[row.clauses[0]]] = self.add(row.near_miss)
 
     def add(self, clause: Clause) -> int:
         """Append a clause; returns its place."""
@@ -247,10 +261,12 @@ class _Drawing:
                     if (kept[number] or number in good)
                     # A permission may speak of its whole category.
                     and self.library.clauses[number].category not in broken_categories
-                ],
+                ]
+                + [miss for number, miss in self.near_miss.items() if kept[number] or number in bad],
                 dtype=np.int64,
             ),
             twin={self.place[number]: self.twin[number] for number in bad if number in self.twin},
+            near_miss={self.place[number]: self.near_miss[number] for number in bad if number in self.near_miss},
             overridden_share=self.recipe.overridden_share,
         )
 
@@ -277,25 +293,31 @@ class _Choice:
     """Twins that allow something else: what kept clauses forbid, own or not."""
     twin: dict[int, int]
     """The twin of each violated clause that has one."""
+    near_miss: dict[int, int]
+    """A permission that comes close to a violated clause and does not lift it."""
     overridden_share: float
 
     def draw(self, rng: np.random.Generator, size: int, k: int) -> NDArray[np.int64]:
         """The k-th configuration, of at most `size` clauses; every even one holds a violated clause if there is one.
 
-        A violated clause may be followed by its twin, so that even the smallest has two.
+        A violated clause may be followed by its twin or by a near miss, so that even the smallest has two.
         """
         core = self._core(rng, with_bad=k % 2 == 0)
         num_core = min(len(core), size) if core is self.good else 1
         members = rng.choice(core, size=num_core, replace=False)
-        overriding = [
-            self.twin[place]
-            for place in members.tolist()
-            if place in self.twin and rng.random() < self.overridden_share
-        ]
+        permissions = np.array([*self._permissions(members.tolist(), rng)], dtype=np.int64)
+        members = np.concatenate([members, permissions])
         rest = np.setdiff1d(np.concatenate([self.good, self.other, self.beside]), members)
-        num_rest = max(0, size - num_core - len(overriding))
-        filling = rng.choice(rest, size=min(num_rest, len(rest)), replace=False)
-        return np.concatenate([members, filling, np.array(overriding, np.int64)])
+        filling = rng.choice(rest, size=min(max(0, size - len(members)), len(rest)), replace=False)
+        return np.concatenate([members, filling])
+
+    def _permissions(self, members: list[int], rng: np.random.Generator) -> Iterator[int]:
+        """What follows the violated clauses among the members."""
+        for place in members:
+            if place in self.twin and rng.random() < self.overridden_share:
+                yield self.twin[place]
+            elif place in self.near_miss and rng.random() < self.overridden_share:
+                yield self.near_miss[place]
 
     def complies(self, members: NDArray[np.int64]) -> bool:
         """Whether no violated clause is among the members without its twin."""

@@ -10,8 +10,10 @@ The package brings two files of one shape: `library/exchanges.jsonl`, conversati
     near       topics that other messages of the same conversation break: what this one keeps is worth saying
     breaks     a rule written for this exchange, of any kind, that the message breaks
     keeps      one on the same subject that it keeps, however alarming the text may read
+    allows     a permission of what the message does, which lifts `breaks`
+    else       a permission that comes close and does not
 
-The last three may be missing. Both text and labels of the first file, labels and further replies of the second are a
+The last five may be missing. Both text and labels of the first file, labels and further replies of the second are a
 language model's. They include bad texts: they are what a model learns to object to. Every topic that is not named is
 kept, close neighbours too. That is what posts with one label each cannot teach: which of two neighbouring rules is
 broken, and that harmless text breaks rules as well.
@@ -57,6 +59,8 @@ class Exchange:
     """Topics that come close, broken or not."""
     breaks: Clause | None = None
     keeps: Clause | None = None
+    allows: Clause | None = None
+    allows_else: Clause | None = None
 
 
 def load_exchanges(*paths: str | Path) -> tuple[Exchange, ...]:
@@ -112,6 +116,8 @@ def exchange_rows(
                 conversation=list(exchange.conversation),
                 clauses=tuple(labels),
                 violated=tuple(labels.values()),
+                lifted_by=exchange.allows,
+                near_miss=exchange.allows_else,
                 unsure=tuple(clause for name in sorted(exchange.unclear) for clause in by_name[name].clauses),
             )
         )
@@ -126,6 +132,8 @@ def _some_kept(exchange: Exchange, names: Sequence[str], rng: np.random.Generato
 
 
 def _exchange(raw: dict[str, Any]) -> Exchange:
+    if {"allows", "else"} & raw.keys() and "breaks" not in raw:
+        raise ValueError("a permission without a rule that it could lift")
     violates, unclear = frozenset(raw["violates"]), frozenset(raw["unclear"])
     if both := violates & unclear:
         raise ValueError(f"both violated and unclear: {', '.join(sorted(both))}")
@@ -134,6 +142,12 @@ def _exchange(raw: dict[str, Any]) -> Exchange:
         violates=violates,
         unclear=unclear,
         near=frozenset(raw.get("near", ())),
-        breaks=Clause(**raw["breaks"]) if "breaks" in raw else None,
-        keeps=Clause(**raw["keeps"]) if "keeps" in raw else None,
+        breaks=_clause(raw, "breaks"),
+        keeps=_clause(raw, "keeps"),
+        allows=_clause(raw, "allows"),
+        allows_else=_clause(raw, "else"),
     )
+
+
+def _clause(raw: dict[str, Any], key: str) -> Clause | None:
+    return Clause(**raw[key]) if key in raw else None

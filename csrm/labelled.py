@@ -52,6 +52,10 @@ class LabelledRow:
     """One label per clause."""
     unsure: tuple[Clause, ...] = ()
     """Clauses without a label: neither they nor any like them are presumed kept."""
+    lifted_by: Clause | None = None
+    """A permission of what the last message does, which lifts the first clause."""
+    near_miss: Clause | None = None
+    """A permission that comes close to it and lifts nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

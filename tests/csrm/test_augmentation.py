@@ -153,6 +153,29 @@ def test_cells_follow_from_what_their_clauses_say(library, seed):
     assert (batch.says_RC2[len(ROWS) :] == -1).all(), "nothing is known of replies that were only compared"
 
 
+def test_a_written_permission_lifts_its_rule_and_a_near_miss_does_not():
+    lifted, missed = clause("lifted"), clause("missed")
+    rows = [replace(row("exchanges", "own", True), lifted_by=lifted, near_miss=missed), *ROWS]
+    library = ClauseLibrary(rows)
+    library.relate(np.eye(len(library.clauses), dtype=np.float32))
+    outcomes = set()
+    for seed in range(40):
+        batch = sample_batch(rows, library, np.random.default_rng(seed), replace(PLAIN, overridden_share=0.5))
+        says = dict(zip(batch.clauses, batch.says_RC2[0].tolist(), strict=True))
+        assert says[missed] == [0, 0]
+        assert says.get(lifted, [0, 1]) == [0, 1]
+        others_R2 = batch.says_RC2[1:, batch.clauses.index(missed)]
+        assert set(map(tuple, others_R2.tolist())) <= {(0, 0), (-1, -1)}
+        assert (others_R2 == 0).any()
+        for k, members in enumerate(batch.index_RKM[0].tolist()):
+            held = {batch.clauses[c] for c in members if c < len(batch.clauses)}
+            generated = any("own" in c.guideline for c in held if c not in library.index)
+            if clause("own") in held and held & {lifted, missed} and not generated:
+                assert batch.complies_RK[0, k] == (lifted in held)
+                outcomes.add(bool(batch.complies_RK[0, k]))
+    assert outcomes == {True, False}
+
+
 def test_what_else_a_clause_may_allow_is_not_known(library):
     """Half of these clauses also allow something unrelated; what the other half permits is known to be nothing."""
     batch = sample_batch(ROWS, library, np.random.default_rng(0), replace(PLAIN, mixed_share=0.5, num_permissions=0))

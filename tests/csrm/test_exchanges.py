@@ -44,6 +44,15 @@ def test_a_row_carries_its_labels(tmp_path, topics):
         assert "violence" not in named, "nobody knows"
 
 
+def test_permissions_come_with_the_rule_that_they_are_about(tmp_path, topics):
+    allows, other = {"category": "Fire", "guideline": "Fine."}, {"category": "Doors", "guideline": "Also fine."}
+    raw = RAW | {"allows": allows, "else": other}
+    for row in exchange_rows(load_exchanges(write(tmp_path / "x.jsonl", raw)), topics, np.random.default_rng(0), 3):
+        assert row.clauses[0].guideline == "No help to enter homes."
+        assert row.lifted_by.category == "Fire"
+        assert row.near_miss.category == "Doors"
+
+
 def test_near_topics_come_first_and_own_rules_may_be_missing(tmp_path, topics):
     raw = {key: RAW[key] for key in ("messages", "violates", "unclear")} | {
         "near": ["fraud", "theft", "violence", "hate"]
@@ -79,6 +88,7 @@ def test_every_exchange_has_its_turn_before_one_comes_back(tmp_path, topics):
         ({"messages": [["wizard", "text"]]}, "wizard"),
         ({"breaks": {"category": "", "guideline": " "}}, "guideline is empty"),
         ({"keeps": {"category": "x", "guideline": "y", "note": "z"}}, "note"),
+        ({"allows": {"category": "x", "guideline": ""}}, "guideline is empty"),
     ],
 )
 def test_a_broken_line_is_named(tmp_path, change, said):
