@@ -116,6 +116,7 @@ def sample_batch(
         strictness_P2=strictness_P2,
         preference_P2=np.stack([chosen, chosen + recipe.num_configurations], axis=1),
         says_RC2=says_RC2,
+        meant_CC=drawn.meant(),
     )
 
 
@@ -157,6 +158,15 @@ class _Drawing:
                 matters = violated if violated.any() and self.rng.random() < VIOLATED_TWIN_SHARE else ~violated
                 chosen[int(self.rng.choice(numbers[matters] if matters.any() else numbers))] = None
         return list(chosen)
+
+    def meant(self) -> NDArray[np.int8]:
+        """Whether a permission is meant for a clause, (C, C) as [p, c]: for its own, for none that is unrelated."""
+        meant_CC = np.full((len(self.clauses), len(self.clauses)), -1, dtype=np.int8)
+        for permissions, is_meant in ((self.twin, 1), (self.near_miss, 0)):
+            for number, place in permissions.items():
+                meant_CC[place, np.flatnonzero(self.library.is_unrelated[number][self.pool])] = 0
+                meant_CC[place, self.place[number]] = is_meant
+        return meant_CC
 
     def _add_written_permissions(self, rows: Sequence[LabelledRow]) -> None:
         """Permissions that were written for a row take the place of generated ones, more often than not."""

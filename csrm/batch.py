@@ -63,6 +63,23 @@ class Batch:
         used = np.unique(self.index_RKM[list(rows)])
         return used[used < len(self.clauses)]
 
+    meant_CC: NDArray[np.int8] | None = None
+    """Whether clause p, as a permission, is meant for clause c: 1, 0, or −1 where that is not known, as [p, c]; None:
+    nothing is."""
+
+    @property
+    def meant_RKMM(self) -> NDArray[np.int8]:
+        """`meant_CC` for the members of each cell; padding is not known."""
+        padded = np.full((len(self.clauses) + 1,) * 2, -1, dtype=np.int8)
+        if self.meant_CC is not None:
+            padded[:-1, :-1] = self.meant_CC
+        return padded[self.index_RKM[..., :, None], self.index_RKM[..., None, :]]
+
+    @property
+    def num_statements(self) -> int:
+        """How much is known of what clauses say and are meant for, within the rows' own configurations."""
+        return int(self.known_says_RC2.sum() + (self.meant_RKMM >= 0).sum())
+
     @property
     def known_says_RC2(self) -> NDArray[np.bool_]:
         """What is known of rows and the clauses of their own configurations."""
@@ -102,6 +119,7 @@ class Batch:
             strictness_P2=strictness_P2[(strictness_P2 >= 0).all(axis=1)],
             preference_P2=preference_P2[(preference_P2 >= 0).all(axis=1)],
             says_RC2=None if self.says_RC2 is None else self.says_RC2[np.ix_(chosen, clauses)],
+            meant_CC=None if self.meant_CC is None else self.meant_CC[np.ix_(clauses, clauses)],
         )
 
 
@@ -161,7 +179,7 @@ class Shares:
         """The shares of a part; a term of which the batch has nothing has no share."""
         return cls(
             classification=int(part.known_RK.sum()) / max(1, int(batch.known_RK.sum())),
-            evidence=int(part.known_says_RC2.sum()) / max(1, int(batch.known_says_RC2.sum())),
+            evidence=part.num_statements / max(1, batch.num_statements),
             strictness=len(part.strictness_P2) / max(1, len(batch.strictness_P2)),
             preference=len(part.preference_P2) / max(1, len(batch.preference_P2)),
         )
@@ -204,13 +222,18 @@ def split_long_clauses(batch: Batch, encoder: Encoder) -> Batch:
     for cell, places in enumerate(cells):
         index[cell, : len(places)] = places
     clauses = [clause for own in pieces for clause in own]
-    says_RC2 = batch.says_RC2
+    counts = [len(own) for own in pieces]
+    is_piece_C = np.repeat(np.array(counts) > 1, counts)
+    says_RC2, meant_CC = batch.says_RC2, batch.meant_CC
+    # A clause that says nothing has no piece that does; which piece of another one speaks is not known.
     if says_RC2 is not None:
-        # A clause that says nothing has no piece that does; which piece of another one speaks is not known.
-        says_RC2 = np.repeat(says_RC2, [len(own) for own in pieces], axis=1)
-        is_piece_C = np.repeat([len(own) > 1 for own in pieces], [len(own) for own in pieces])
+        says_RC2 = np.repeat(says_RC2, counts, axis=1)
         says_RC2[(says_RC2 > 0) & is_piece_C[None, :, None]] = -1
-    return replace(batch, clauses=clauses, index_RKM=index.reshape(*batch.index_RKM.shape[:2], -1), says_RC2=says_RC2)
+    if meant_CC is not None:
+        meant_CC = np.repeat(np.repeat(meant_CC, counts, axis=0), counts, axis=1)
+        meant_CC[(meant_CC > 0) & (is_piece_C[:, None] | is_piece_C[None, :])] = -1
+    index_RKM = index.reshape(*batch.index_RKM.shape[:2], -1)
+    return replace(batch, clauses=clauses, index_RKM=index_RKM, says_RC2=says_RC2, meant_CC=meant_CC)
 
 
 def cut(batch: Batch, tokens: Tokens, *, max_tokens: int, num_workers: int = 1, even: bool = False) -> list[list[Part]]:

@@ -6,6 +6,8 @@ K configurations of its own, over clauses that the batch shares.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,21 +17,32 @@ from csrm.batch import Batch, Tokens, split_long_clauses
 from csrm.evidence import combine
 from csrm.model import CSRM, Encoded, Policies
 
-__all__ = ["batch_reward", "cell_logits", "read_tokens"]
+__all__ = ["Reading", "batch_reward", "cell_logits", "read_tokens"]
+
+
+class Reading(NamedTuple):
+    """What a model makes of a batch; all float32, with gradients."""
+
+    reward_RK: Tensor
+    """Log-odds of compliance of each cell."""
+    evidence_RC2: Tensor
+    """Log-odds that each clause objects to each row, and that it permits what the row does."""
+    scope_RKMM: Tensor
+    """Log-odds that member p of a cell's configuration, as a permission, is meant for member c, as [p, c]."""
 
 
 def batch_reward(model: CSRM, batch: Batch) -> tuple[Tensor, int]:
     """Rewards of a batch's cells (R, K), float32 with gradients, and the number of tokens read."""
     batch = split_long_clauses(batch, model.encoder)
     tokens = Tokens.of(batch, model.encoder)
-    return read_tokens(model, tokens, batch.index_RKM)[0], tokens.num_tokens
+    return read_tokens(model, tokens, batch.index_RKM).reward_RK, tokens.num_tokens
 
 
-def read_tokens(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-    """Rewards of the cells of a tokenised batch (R, K), and what its clauses say of its rows (R, C, 2).
+def read_tokens(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> Reading:
+    """Read out the cells of a tokenised batch, what its clauses say, and what they are meant for.
 
-    Both are float32 with gradients; of several windows the worst counts, and the most that a clause says. Each row has
-    configurations of its own: clause logits are gathered row by row, and probes run on them.
+    Of several windows the worst counts, and the most that a clause says. Each row has configurations of its own: clause
+    logits are gathered row by row, and probes run on them.
 
     Args:
         model: the model.
@@ -55,7 +68,12 @@ def read_tokens(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> tu
     logits_WK = cell_logits(model, conversations, clauses, logits_WC2, place[index_RKM[row_of_window]])
     rows_W = torch.from_numpy(row_of_window).to(model.device)
     evidence_WC2 = logits_WC2[:, torch.from_numpy(place[:-1]).to(model.device)]
-    return -_most(logits_WK, rows_W, len(index_RKM)), _most(evidence_WC2, rows_W, len(index_RKM))
+    index = torch.from_numpy(place[index_RKM]).to(model.device)
+    return Reading(
+        reward_RK=-_most(logits_WK, rows_W, len(index_RKM)),
+        evidence_RC2=_most(evidence_WC2, rows_W, len(index_RKM)),
+        scope_RKMM=model.permission_scope.logits(clauses.pooled_BE, index),
+    )
 
 
 def _most(values: Tensor, rows_W: Tensor, num_rows: int) -> Tensor:

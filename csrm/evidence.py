@@ -98,7 +98,13 @@ class PermissionScope(nn.Module):
         nn.init.eye_(self.subject.weight)
 
     def forward(self, column_CE: Tensor, index: Tensor) -> Tensor:
-        """Log-probability that clause p of a configuration speaks to clause c, float32 (…, M, M) as [p, c].
+        """Log-probability that clause p of a configuration speaks to clause c, (…, M, M) as [p, c]; see `logits`."""
+        scope: Tensor = F.logsigmoid(self.logits(column_CE, index))
+        itself_MM = torch.eye(index.shape[-1], dtype=torch.bool, device=scope.device)
+        return scope.masked_fill(itself_MM, 0.0)
+
+    def logits(self, column_CE: Tensor, index: Tensor) -> Tensor:
+        """Log-odds that clause p of a configuration speaks to clause c by their subjects, float32 (…, M, M) as [p, c].
 
         Args:
             column_CE: pooled vectors of clauses.
@@ -107,9 +113,8 @@ class PermissionScope(nn.Module):
         subject_CE = F.normalize(self.subject(column_CE.to(self.subject.weight.dtype)).float(), dim=-1)
         subject = F.pad(subject_CE, (0, 0, 0, 1))[index]
         slope, close = self.line.float()
-        scope: Tensor = F.logsigmoid(SHARPNESS * (slope * subject @ subject.mT - close))
-        itself_MM = torch.eye(index.shape[-1], dtype=torch.bool, device=scope.device)
-        return scope.masked_fill(itself_MM, 0.0)
+        logits: Tensor = SHARPNESS * (slope * subject @ subject.mT - close)
+        return logits
 
 
 class ProbeEvidence(nn.Module):

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from csrm.batch import Batch
+from csrm.cells import Reading
 
 __all__ = ["Losses", "batch_losses", "classification_loss", "evidence_loss", "preference_loss", "strictness_loss"]
 
@@ -38,23 +39,22 @@ class Losses:
         return self.classification + delta * self.evidence + gamma * (self.strictness + self.preference)
 
 
-def batch_losses(reward_RK: Tensor, evidence_RC2: Tensor, batch: Batch, *, margin: float = 0.0) -> Losses:
-    """The terms of a batch, from the rewards of its cells and what its clauses say.
+def batch_losses(reading: Reading, batch: Batch, *, margin: float = 0.0) -> Losses:
+    """The terms of a batch.
 
     Args:
-        reward_RK: log-odds of compliance of each cell.
-        evidence_RC2: log-odds that each clause objects to each row, and that it permits what the row does.
+        reading: what the model makes of it.
         batch: labels and pairs.
         margin: m of the strictness term, in log-odds.
     """
-    reward = reward_RK.flatten()
+    reward = reading.reward_RK.flatten()
     known = torch.from_numpy(batch.known_RK.ravel()).to(reward.device)
     complies = torch.from_numpy(batch.complies_RK.ravel()).to(reward.device)
     lenient, strict = (reward[torch.from_numpy(cells).to(reward.device)] for cells in batch.strictness_P2.T)
     chosen, rejected = (reward[torch.from_numpy(cells).to(reward.device)] for cells in batch.preference_P2.T)
     return Losses(
         classification=classification_loss(reward[known], complies[known]),
-        evidence=_batch_evidence_loss(evidence_RC2, batch),
+        evidence=_batch_evidence_loss(reading, batch),
         strictness=strictness_loss(lenient, strict, margin=margin),
         preference=preference_loss(chosen, rejected),
     )
@@ -114,13 +114,18 @@ def preference_loss(chosen: Tensor, rejected: Tensor) -> Tensor:
     return _ranking_loss(chosen - rejected)
 
 
-def _batch_evidence_loss(evidence_RC2: Tensor, batch: Batch) -> Tensor:
-    """L_evidence over what is known of rows and the clauses of their own configurations."""
-    if batch.says_RC2 is None:
-        return evidence_RC2.new_zeros(())
-    known = torch.from_numpy(batch.known_says_RC2).to(evidence_RC2.device)
-    speaks = torch.from_numpy(batch.says_RC2 > 0).to(evidence_RC2.device)
-    return evidence_loss(evidence_RC2[known], speaks[known])
+def _batch_evidence_loss(reading: Reading, batch: Batch) -> Tensor:
+    """L_evidence over what is known of rows, the clauses of their own configurations, and pairs of these."""
+    if batch.says_RC2 is None or batch.meant_CC is None:
+        return reading.evidence_RC2.new_zeros(())
+    pairs = [(reading.evidence_RC2, batch.known_says_RC2, batch.says_RC2)]
+    pairs.append((reading.scope_RKMM, batch.meant_RKMM >= 0, batch.meant_RKMM))
+    logits, speaks = [], []
+    for values, known, labels in pairs:
+        is_known = torch.from_numpy(known).to(values.device)
+        logits.append(values[is_known])
+        speaks.append(torch.from_numpy(labels > 0).to(values.device)[is_known])
+    return evidence_loss(torch.cat(logits), torch.cat(speaks))
 
 
 def _ranking_loss(margin_P: Tensor) -> Tensor:

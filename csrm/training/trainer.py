@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from csrm.batch import Part, Tokens, cut, split_long_clauses
-from csrm.cells import read_tokens
+from csrm.cells import Reading, read_tokens
 from csrm.clause_library import ClauseLibrary
 from csrm.configurations import Clause
 from csrm.encoding import Encoder
@@ -88,8 +88,8 @@ class Rewards(torch.nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, part: Part) -> tuple[Tensor, Tensor]:
-        """Rewards of a part's cells (R, K) and what its clauses say (R, C, 2), float32."""
+    def forward(self, part: Part) -> Reading:
+        """What the model makes of a part."""
         return read_tokens(self.model, part.tokens, part.batch.index_RKM)
 
 
@@ -138,8 +138,8 @@ class Trainer:
     def _backward(self, part: Part) -> Tensor:
         """Add a part's gradients; returns what a step adds up, (NUM_SUMS,) float64 on the CPU."""
         with mixed_precision(self.model.device, self.options.dtype):
-            reward_RK, evidence_RC2 = self.rewards(part)
-        losses = batch_losses(reward_RK, evidence_RC2, part.batch, margin=self.options.strictness_margin)
+            reading: Reading = self.rewards(part)
+        losses = batch_losses(reading, part.batch, margin=self.options.strictness_margin)
         shares = part.shares
         own = Losses(
             classification=losses.classification * shares.classification,
@@ -150,7 +150,7 @@ class Trainer:
         own.total(self.options.gamma, self.options.delta).backward()  # type: ignore[no-untyped-call]
         terms = torch.stack([own.classification, own.evidence, own.strictness, own.preference])
         terms = terms.detach().double().cpu()
-        return torch.cat([terms, _counts(reward_RK.detach(), part) * part.has_weight])
+        return torch.cat([terms, _counts(reading.reward_RK.detach(), part) * part.has_weight])
 
     def _step(self, totals: list[float], grad_norm: float, share: float, seconds: float) -> Step:
         classification, evidence, strictness, preference, num_right, num_cells, *margins, num_tokens = totals

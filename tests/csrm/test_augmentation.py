@@ -162,6 +162,13 @@ def test_a_written_permission_lifts_its_rule_and_a_near_miss_does_not():
     for seed in range(40):
         batch = sample_batch(rows, library, np.random.default_rng(seed), replace(PLAIN, overridden_share=0.5))
         says = dict(zip(batch.clauses, batch.says_RC2[0].tolist(), strict=True))
+        meant = dict(zip(batch.clauses, batch.meant_CC[batch.clauses.index(missed)].tolist(), strict=True))
+        assert {meant[c] for c in library.clauses if c in meant} == {0}, "neither for its rule nor for unrelated ones"
+        if lifted in batch.clauses:
+            meant = dict(zip(batch.clauses, batch.meant_CC[batch.clauses.index(lifted)].tolist(), strict=True))
+            assert {c.category for c in meant if meant[c] == 1} == {"own"}
+            assert meant[clause("hr1")] == 0
+            assert meant[missed] == -1
         assert says[missed] == [0, 0]
         assert says.get(lifted, [0, 1]) == [0, 1]
         others_R2 = batch.says_RC2[1:, batch.clauses.index(missed)]

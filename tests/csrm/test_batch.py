@@ -55,6 +55,7 @@ def make_batch(rng, num_rows=9, num_preferences=2, longest=30):
         strictness_P2=strict,
         preference_P2=np.stack([chosen, chosen + NUM_CONFIGURATIONS], axis=1),
         says_RC2=rng.integers(-1, 2, size=(total, len(clauses), 2)).astype(np.int8),
+        meant_CC=rng.integers(-1, 2, size=(len(clauses), len(clauses))).astype(np.int8),
     )
 
 
@@ -63,7 +64,7 @@ def gradients(model, parts):
     model.zero_grad()
     total = 0.0
     for part in parts:
-        losses = batch_losses(*read_tokens(model, part.tokens, part.batch.index_RKM), part.batch)
+        losses = batch_losses(read_tokens(model, part.tokens, part.batch.index_RKM), part.batch)
         shares = part.shares
         loss = losses.classification * shares.classification + DELTA * losses.evidence * shares.evidence
         loss = loss + GAMMA * (losses.strictness * shares.strictness + losses.preference * shares.preference)
@@ -85,7 +86,7 @@ def test_parts_add_up_to_the_batch(num_probes, seed, max_tokens, num_workers, ev
     batch = make_batch(np.random.default_rng(seed))
     model.zero_grad()
     tokens = Tokens.of(batch, model.encoder)
-    loss = batch_losses(*read_tokens(model, tokens, batch.index_RKM), batch).total(GAMMA, DELTA)
+    loss = batch_losses(read_tokens(model, tokens, batch.index_RKM), batch).total(GAMMA, DELTA)
     loss.backward()
     expected = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     parts = cut(batch, tokens, max_tokens=max_tokens, num_workers=num_workers, even=even)

@@ -8,6 +8,7 @@ import torch
 
 from csrm import Clause
 from csrm.batch import Batch
+from csrm.cells import Reading
 from csrm.training.objective import (
     SPEAKING_WEIGHT,
     batch_losses,
@@ -81,24 +82,30 @@ def two_rows():
         strictness_P2=np.array([[1, 2]]),
         preference_P2=np.array([[2, 5]]),
         says_RC2=np.array([[[1, -1]], [[0, 0]]], np.int8),
+        meant_CC=np.array([[1]], np.int8),
     )
 
 
-EVIDENCE = torch.tensor([[[0.5, 9.0]], [[-1.0, 2.0]]])
+def read(reward_RK):
+    """What clauses say, and are meant for (log-odds −0.5 in all six cells), beside rewards."""
+    evidence_RC2 = torch.tensor([[[0.5, 9.0]], [[-1.0, 2.0]]])
+    return Reading(reward_RK, evidence_RC2, torch.full((2, 3, 1, 1), -0.5))
 
 
 def test_the_terms_of_a_batch_by_hand():
     reward = torch.tensor([[1.0, 2.0, 0.5], [-3.0, 7.0, 4.0]])
-    losses = batch_losses(reward, EVIDENCE, two_rows())
+    losses = batch_losses(read(reward), two_rows())
     assert losses.classification.item() == pytest.approx((softplus(-1) + softplus(-3)) / 2)
     assert losses.strictness.item() == pytest.approx(softplus(-1.5))
     assert losses.preference.item() == pytest.approx(softplus(3.5))
-    assert losses.evidence.item() == pytest.approx((SPEAKING_WEIGHT * softplus(-0.5) + softplus(-1) + softplus(2)) / 3)
+    said = SPEAKING_WEIGHT * softplus(-0.5) + softplus(-1) + softplus(2)
+    meant = 6 * SPEAKING_WEIGHT * softplus(0.5)
+    assert losses.evidence.item() == pytest.approx((said + meant) / (3 + 6))
     total = losses.classification + 0.5 * losses.evidence + 0.1 * (losses.strictness + losses.preference)
     assert losses.total(0.1, 0.5).item() == pytest.approx(total.item())
 
 
 def test_cells_without_a_label_do_not_move_the_classification():
     reward = torch.tensor([[1.0, 2.0, 0.5], [-3.0, 7.0, 4.0]], requires_grad=True)
-    batch_losses(reward, EVIDENCE, two_rows()).classification.backward()
+    batch_losses(read(reward), two_rows()).classification.backward()
     assert (reward.grad != 0).tolist() == [[True, False, False], [True, False, False]]

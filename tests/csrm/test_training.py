@@ -127,7 +127,8 @@ def test_a_step_reports_what_happened():
     assert step.accuracy == pytest.approx(right.item())
     assert step.strictness_margin == pytest.approx(strict, rel=1e-4)
     assert step.preference_margin == pytest.approx(preferred, rel=1e-4)
-    assert step.loss == pytest.approx(step.classification + 0.5 * (step.strictness + step.preference))
+    ranking = step.strictness + step.preference
+    assert step.loss == pytest.approx(step.classification + step.evidence + 0.5 * ranking)
     assert step.num_tokens == Tokens.of(batch, model.encoder).num_tokens
     assert step.grad_norm > 0
 
