@@ -22,6 +22,8 @@ from csrm.training.proposed import ProposalCounts, SavedProposals, add_proposals
 NAMES = ("a", "b", "c", "d", "e")
 EXCLUDED = Clause(category="Held", guideline="no A")
 POOL = [*(Clause(category=name, guideline=f"No {name}.") for name in NAMES), Clause(category="A!", guideline="NO A")]
+ROUNDING = 2e-3
+"""Of vectors, where the machine multiplies bfloat16 fast."""
 
 
 def row(id, text="x", domain="hr", **labels):
@@ -291,11 +293,11 @@ def test_library_vectors_are_the_pooled_ones_of_clause_and_judged_message():
         for number, clause in enumerate(proposer.library.clauses[:-1]):
             [block] = model.encoder.encode_clauses([clause.text])
             expected = torch.nn.functional.normalize(model.encode_clauses([block]).pooled_BE[0], dim=-1).numpy()
-            np.testing.assert_allclose(proposer.vectors_CD[number], expected, atol=1e-5)
+            np.testing.assert_allclose(proposer.vectors_CD[number], expected, atol=ROUNDING)
         for each in rows[3:]:
             encoded = model.encoder.encode([each.conversation])
             pooled = model.encode_windows([encoded.windows()[-1]], [int(encoded.judged_starts[-1])]).pooled_BE[0]
-            np.testing.assert_allclose(proposer.row_vectors[each.id], pooled.numpy(), atol=1e-5)
+            np.testing.assert_allclose(proposer.row_vectors[each.id], pooled.numpy(), atol=ROUNDING)
     found, counts = add_proposals(rows, library_proposer(model, rows, rows), np.random.default_rng(0), len(rows))
     assert counts.num_asked == len(rows)
     assert counts.num_violated == 0, "the rows hold all that they are known to violate"
