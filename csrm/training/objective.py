@@ -22,8 +22,8 @@ from csrm.cells import Reading
 __all__ = ["Losses", "batch_losses", "classification_loss", "evidence_loss", "preference_loss", "strictness_loss"]
 
 SPEAKING_WEIGHT = 4.0
-"""Weight of a clause that objects or permits beside one that is silent; about one in thirty speaks. With 10 clauses about
-something else stayed near even odds (rewards of 2), and the policies that hold ten of them were always violated."""
+"""Weight of a clause that objects or permits beside one that is silent; about one in thirty speaks. With 10, clauses
+about something else stayed near even odds (rewards of 2), and policies that hold ten of them were always violated."""
 
 
 @dataclass(frozen=True, slots=True)
