@@ -52,6 +52,9 @@ class Batch:
     says_RC2: NDArray[np.int8] | None = None
     """Whether each clause objects to each row, and whether it permits what the row does: 1, 0, or −1 where that is not
     known; None: nothing is."""
+    meant_CC: NDArray[np.int8] | None = None
+    """Whether clause p, as a permission, is meant for clause c: 1, 0, or −1 where that is not known, as [p, c]; None:
+    nothing is."""
 
     @property
     def known_RK(self) -> NDArray[np.bool_]:
@@ -62,10 +65,6 @@ class Batch:
         """Numbers of the clauses that the configurations of some rows hold, ascending."""
         used = np.unique(self.index_RKM[list(rows)])
         return used[used < len(self.clauses)]
-
-    meant_CC: NDArray[np.int8] | None = None
-    """Whether clause p, as a permission, is meant for clause c: 1, 0, or −1 where that is not known, as [p, c]; None:
-    nothing is."""
 
     @property
     def meant_RKMM(self) -> NDArray[np.int8]:

@@ -64,15 +64,17 @@ def read_tokens(model: CSRM, tokens: Tokens, index_RKM: NDArray[np.int64]) -> Re
     clauses = model.encode_clauses([blocks[c] for c in clause_order], keep_keys=model.layout.num_probes > 0)
 
     row_of_window = np.repeat(np.arange(len(index_RKM)), encoded.windows_per_record)[order]
+    index_RKM = place[index_RKM]
+    scope_RKMM = model.permission_scope.logits(clauses.pooled_BE, torch.from_numpy(index_RKM).to(model.device))
     logits_WC2 = model.clause_evidence(conversations.pooled_BE, clauses.pooled_BE)
-    logits_WK = cell_logits(model, conversations, clauses, logits_WC2, place[index_RKM[row_of_window]])
+    scope_WKMM = model.permission_scope.from_logits(scope_RKMM)[row_of_window]
+    logits_WK = cell_logits(model, conversations, clauses, logits_WC2, scope_WKMM, index_RKM[row_of_window])
     rows_W = torch.from_numpy(row_of_window).to(model.device)
     evidence_WC2 = logits_WC2[:, torch.from_numpy(place[:-1]).to(model.device)]
-    index = torch.from_numpy(place[index_RKM]).to(model.device)
     return Reading(
         reward_RK=-_most(logits_WK, rows_W, len(index_RKM)),
         evidence_RC2=_most(evidence_WC2, rows_W, len(index_RKM)),
-        scope_RKMM=model.permission_scope.logits(clauses.pooled_BE, index),
+        scope_RKMM=scope_RKMM,
     )
 
 
@@ -84,11 +86,15 @@ def _most(values: Tensor, rows_W: Tensor, num_rows: int) -> Tensor:
 
 
 def cell_logits(
-    model: CSRM, windows: Encoded, clauses: Encoded, logits_WC2: Tensor, index_WKM: NDArray[np.int64]
+    model: CSRM,
+    windows: Encoded,
+    clauses: Encoded,
+    logits_WC2: Tensor,
+    scope_WKMM: Tensor,
+    index_WKM: NDArray[np.int64],
 ) -> Tensor:
     """Log-odds of violation (W, K) of each window under its own K configurations, from what the clauses say."""
-    index = torch.from_numpy(index_WKM).to(model.device)
-    logits_WK, _ = combine(logits_WC2, index, model.permission_scope(clauses.pooled_BE, index))
+    logits_WK, _ = combine(logits_WC2, torch.from_numpy(index_WKM).to(model.device), scope_WKMM)
     if not model.layout.num_probes:
         return logits_WK
     num_clauses = len(clauses.blocks.lengths)

@@ -99,9 +99,13 @@ class PermissionScope(nn.Module):
 
     def forward(self, column_CE: Tensor, index: Tensor) -> Tensor:
         """Log-probability that clause p of a configuration speaks to clause c, (…, M, M) as [p, c]; see `logits`."""
-        scope: Tensor = F.logsigmoid(self.logits(column_CE, index))
-        itself_MM = torch.eye(index.shape[-1], dtype=torch.bool, device=scope.device)
-        return scope.masked_fill(itself_MM, 0.0)
+        return self.from_logits(self.logits(column_CE, index))
+
+    @staticmethod
+    def from_logits(logits: Tensor) -> Tensor:
+        """Log-probabilities (…, M, M) from `logits`; a clause surely speaks to itself."""
+        itself_MM = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+        return F.logsigmoid(logits).masked_fill(itself_MM, 0.0)
 
     def logits(self, column_CE: Tensor, index: Tensor) -> Tensor:
         """Log-odds that clause p of a configuration speaks to clause c by their subjects, float32 (…, M, M) as [p, c].

@@ -230,7 +230,7 @@ class CSRM(nn.Module):
         return self._encode(blocks, judged_starts, offset=self.conversation_offset, segment=0, keep_keys=keep_keys)
 
     def violation_logits(
-        self, windows: Encoded, clauses: Encoded, policies: Policies, scope_NMM: Tensor | None = None
+        self, windows: Encoded, clauses: Encoded, policies: Policies, scope_NMM: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Read out every cell of windows × configurations.
 
@@ -238,15 +238,13 @@ class CSRM(nn.Module):
             windows: conversations.
             clauses: of all configurations.
             policies: the configurations.
-            scope_NMM: of `permission_scope` for them; None computes it, once per call.
+            scope_NMM: of `permission_scope` for them, the same for all windows.
 
         Returns:
             Log-odds of violation, float32 (R, N), and the position within its configuration of the clause that
             alone would score lowest, (R, N).
         """
         logits_RC2 = self.clause_evidence(windows.pooled_BE, clauses.pooled_BE)
-        if scope_NMM is None:
-            scope_NMM = self.permission_scope(clauses.pooled_BE, policies.index_NM)
         logits_RN, worst_RN = combine(logits_RC2, policies.index_NM, scope_NMM)
         if self.layout.num_probes:
             logits_RN = self.probe_evidence(logits_RN, self.probe(windows, clauses, policies))

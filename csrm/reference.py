@@ -74,10 +74,7 @@ def reference_logits(
     logits = torch.empty(len(windows), len(members))
     for r in range(len(windows)):
         for n, own in enumerate(members):
-            odds = [model.clause_evidence(rows[r][None], columns[c][None])[0, 0].exp() for c in own]
-            scope = model.permission_scope(torch.stack([columns[c] for c in own]), torch.arange(len(own))).exp()
-            allowed = [sum(odds[p][1] * scope[p, c] for p in range(len(own))) for c in range(len(own))]
-            logits[r, n] = sum(odds[c][0] / (1 + allowed[c]) for c in range(len(own))).log()
+            logits[r, n] = _pooled_logit(model, rows[r], [columns[c] for c in own])
     if num_probes:
         probes_RNPE = hidden_TE[start:].view(len(windows), len(members), num_probes, -1)
         logits = model.probe_evidence(logits, probes_RNPE.cpu()).cpu()
@@ -126,6 +123,15 @@ def _forward(model: CSRM, embedded_TE: Tensor, positions: list[int], segments: l
     finally:
         model.backbone.set_attn_implementation(BLOCK_ATTENTION)
     return hidden
+
+
+def _pooled_logit(model: CSRM, row_E: Tensor, columns: Sequence[Tensor]) -> Tensor:
+    """Log-odds of violation of one configuration, clause by clause, as the formula of `csrm.evidence.combine` reads."""
+    odds = [model.clause_evidence(row_E[None], column_E[None])[0, 0].exp() for column_E in columns]
+    members = range(len(columns))
+    scope = model.permission_scope(torch.stack(list(columns)), torch.arange(len(columns))).exp()
+    allowed = [sum(odds[p][1] * scope[p, c] for p in members) for c in members]
+    return torch.stack([odds[c][0] / (1 + allowed[c]) for c in members]).sum().log()
 
 
 def _pooled(model: CSRM, hidden_TE: Tensor, start: int, end: int) -> Tensor:

@@ -119,10 +119,13 @@ def _batch_evidence_loss(reading: Reading, batch: Batch) -> Tensor:
     """L_evidence over what is known of rows, the clauses of their own configurations, and pairs of these."""
     if batch.says_RC2 is None or batch.meant_CC is None:
         return reading.evidence_RC2.new_zeros(())
-    pairs = [(reading.evidence_RC2, batch.known_says_RC2, batch.says_RC2)]
-    pairs.append((reading.scope_RKMM, batch.meant_RKMM >= 0, batch.meant_RKMM))
+    meant_RKMM = batch.meant_RKMM
+    statements = (
+        (reading.evidence_RC2, batch.known_says_RC2, batch.says_RC2),
+        (reading.scope_RKMM, meant_RKMM >= 0, meant_RKMM),
+    )
     logits, speaks = [], []
-    for values, known, labels in pairs:
+    for values, known, labels in statements:
         is_known = torch.from_numpy(known).to(values.device)
         logits.append(values[is_known])
         speaks.append(torch.from_numpy(labels > 0).to(values.device)[is_known])

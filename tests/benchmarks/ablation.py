@@ -30,10 +30,11 @@ from csrm.evaluation.cells import sample
 from csrm.evaluation.figures import NO_INTERVALS, per_clause
 from csrm.evaluation.flip_probes import flip, single_violations
 from csrm.evaluation.suites import counterfactual, own_clauses, preferences
-from csrm.labelled import holdout, preference_rows, read_json_lines, read_labelled
+from csrm.labelled import holdout, read_labelled, read_preferences
 from csrm.strictness import StrictnessPair, guideline
 from csrm.training.sampler import Sampler, TrainingData
 from csrm.training.trainer import Trainer, TrainOptions, draw_parts, make_sampler
+from jobs.demo import SAMPLE_CONFIGURATIONS
 from jobs.train_data import Sources, read_material
 
 VARIANTS = (
@@ -43,7 +44,6 @@ VARIANTS = (
     "without preference loss",
     "without evidence loss",
 )
-SAMPLE_CONFIGURATIONS = Path(csrm.__file__).parent / "sample" / "configurations"
 
 
 def without(variant: str, data: TrainingData, options: TrainOptions) -> tuple[TrainingData, TrainOptions]:
@@ -97,8 +97,7 @@ def judge(model: csrm.CSRM, files: Path, rbr_held: list[Any], pairs: tuple[Stric
     rng = np.random.default_rng(0)
     polyguard = sample(read_labelled(files / "polyguard_eval.jsonl.gz"), 800, rng)
     moderation = sample(read_labelled(files / "openai_moderation_eval.jsonl.gz"), 500, rng)
-    hh = files / "hh_harmless_preferences.jsonl.gz"
-    replies = preference_rows(hh, ((n, row) for n, row in read_json_lines(hh) if row["split"] == "eval"))
+    replies = [row for row in read_preferences(files / "hh_harmless_preferences.jsonl.gz") if row.split == "eval"]
     general = next(c for c in csrm.load_configurations(SAMPLE_CONFIGURATIONS) if c.id == "general_safety")
     diasafety = read_labelled(files / "diasafety_eval.jsonl.gz")
     obedience = flip(model, single_violations(moderation), NO_INTERVALS)
