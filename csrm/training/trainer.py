@@ -188,7 +188,7 @@ def _counts(reward_RK: Tensor, part: Part) -> Tensor:
 
 def train(
     model: CSRM,
-    data: TrainingData | Sequence[LabelledRow],
+    sampler: Sampler,
     options: TrainOptions,
     *,
     on_step: Callable[[Step], None] = lambda step: None,
@@ -197,12 +197,11 @@ def train(
 
     Args:
         model: float32 weights.
-        data: what to learn from; rows alone will do.
+        sampler: what draws the batches; see `make_sampler`.
         options: settings.
         on_step: called after each step.
     """
     torch.manual_seed(options.seed)
-    sampler = make_sampler(model, data if isinstance(data, TrainingData) else TrainingData(rows=data), options)
     trainer = Trainer(model, options)
     for number in range(options.num_steps):
         [parts] = draw_parts(sampler, model.encoder, number, options)

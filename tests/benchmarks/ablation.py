@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 import csrm
 from csrm.augmentation import Recipe
@@ -33,7 +34,7 @@ from csrm.evaluation.suites import counterfactual, own_clauses, preferences
 from csrm.labelled import holdout, read_labelled, read_preferences
 from csrm.strictness import StrictnessPair, guideline
 from csrm.training.sampler import Sampler, TrainingData
-from csrm.training.trainer import Trainer, TrainOptions, draw_parts, make_sampler
+from csrm.training.trainer import TrainOptions, make_sampler, train
 from jobs.demo import SAMPLE_CONFIGURATIONS
 from jobs.train_data import Sources, read_material
 
@@ -67,16 +68,13 @@ def labels_alone(sampler: Sampler) -> None:
     sampler.library = ClauseLibrary(sampler.data.rows, conduct_domains=domains)
 
 
-def train(model: csrm.CSRM, variant: str, data: TrainingData, options: TrainOptions) -> None:
+def train_variant(model: csrm.CSRM, variant: str, data: TrainingData, options: TrainOptions) -> None:
     """Train in place."""
     data, options = without(variant, data, options)
     sampler = make_sampler(model, data, options)
     if variant == "without category augmentation":
         labels_alone(sampler)
-    trainer = Trainer(model, options)
-    for number in range(options.num_steps):
-        [parts] = draw_parts(sampler, model.encoder, number, options)
-        trainer.step(parts)
+    train(model, sampler, options)
 
 
 def order_holds(model: csrm.CSRM, rows: list[Any], pairs: tuple[StrictnessPair, ...]) -> float:
@@ -145,9 +143,10 @@ def main() -> None:
         recipe=Recipe(num_extra_clauses=12, num_permissions=12),
     )
     for variant in given.only:
+        torch.manual_seed(given.seed)  # every variant's head starts with the same weights
         model = from_backbone(given.backbone, csrm.Layout())
         started = time.perf_counter()
-        train(model, variant, material.training, options)
+        train_variant(model, variant, material.training, options)
         seconds = round(time.perf_counter() - started, 1)
         line: dict[str, Any] = {"variant": variant, "steps": given.steps, "batch_rows": given.batch_rows}
         line |= {"seed": given.seed, "train_s": seconds}

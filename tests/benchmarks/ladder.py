@@ -20,7 +20,8 @@ from csrm.augmentation import Recipe
 from csrm.checkpoint import from_backbone
 from csrm.evaluation import cells, figures
 from csrm.labelled import holdout, read_labelled
-from csrm.training.trainer import TrainOptions, train
+from csrm.training.sampler import TrainingData
+from csrm.training.trainer import TrainOptions, make_sampler, train
 
 RECIPE = Recipe(num_configurations=4, num_strictness=0)
 TRAIN = ("polyguard_train", "polyguard_cyber_train", "diasafety_train")
@@ -50,7 +51,7 @@ def main() -> None:
         model = from_backbone(options.backbone, Layout(num_probes=num_probes))
         started = time.perf_counter()
         settings = TrainOptions(num_steps=options.steps, batch_rows=options.batch_rows, recipe=RECIPE)
-        train(model, rows, settings)
+        train(model, make_sampler(model, TrainingData(rows=rows), settings), settings)
         seconds = time.perf_counter() - started
         auroc = {name: figures.evaluate_cells(model, own)["auroc"] for name, own in suites.items()}
         auroc["rbr_held_out"] = float(np.mean(list(figures.per_clause(model, rbr_held).values())))

@@ -17,7 +17,7 @@ from csrm.labelled import LabelledRow
 from csrm.training.held_out import at_equal_odds, fit_held_out
 from csrm.training.sampler import TrainingData
 from csrm.training.state import load_state, load_weights, save_state
-from csrm.training.trainer import Trainer, TrainOptions, learning_rate, train
+from csrm.training.trainer import Trainer, TrainOptions, learning_rate, make_sampler, train
 
 RECIPE = Recipe(num_configurations=4, num_strictness=0)
 
@@ -41,6 +41,10 @@ def toy_rows(number=120, first=1):
     return rows
 
 
+def toy_sampler(model, options):
+    return make_sampler(model, TrainingData(rows=toy_rows()), options)
+
+
 def roomy_model(family="bert", num_probes=0, seed=1):
     """Reads clauses in other words, which may be long."""
     return tiny_model(family, num_probes, seed=seed, max_clause_tokens=60)
@@ -57,7 +61,7 @@ def test_training_lowers_the_loss(family, num_probes):
     model = roomy_model(family, num_probes)
     losses = []
     options = TrainOptions(num_steps=60, batch_rows=16, backbone_lr=2e-3, head_lr=5e-3, recipe=RECIPE)
-    train(model, toy_rows(), options, on_step=lambda step: losses.append(step.loss))
+    train(model, toy_sampler(model, options), options, on_step=lambda step: losses.append(step.loss))
     assert len(losses) == 60
     assert np.mean(losses[-5:]) < 0.6 * np.mean(losses[:5])
 
@@ -66,7 +70,8 @@ def test_the_same_seed_trains_the_same_model():
     weights = []
     for _ in range(2):
         model = roomy_model()
-        train(model, toy_rows(), TrainOptions(num_steps=3, batch_rows=8, recipe=RECIPE))
+        options = TrainOptions(num_steps=3, batch_rows=8, recipe=RECIPE)
+        train(model, toy_sampler(model, options), options)
         weights.append(model.clause_evidence.output.weight.detach().clone())
     assert torch.equal(*weights)
 
