@@ -30,11 +30,16 @@ CONDUCT_DOMAINS = frozenset({"rbr"})
 # Rules on who may say what, written for one text each.
 SPECIFIC_DOMAINS = frozenset({"rbr", "exchanges"})
 
-# A clause counts as being about something else when its text is at most this similar (cosine). Exchanges are about
-# everything, so towards every domain they are judged like neighbours. Without them a model never meets a specific rule
-# that has nothing to do with the text, and takes every such rule for half broken.
+# A clause counts as being about something else when its text is at most this similar: the cosine of vectors from which
+# their mean is taken, because what all clauses share tells none apart. As a model is trained its vectors come to share
+# more; with plain cosines one that had been trained before found 14 % of the rules for single texts unrelated where its
+# backbone found 62 %, and hardly met a rule that has nothing to do with the text. Rules for single texts are about
+# everything, so towards every domain they are judged alike.
 UNRELATED_ACROSS_DOMAINS = 0.4
-UNRELATED_WITHIN_DOMAIN = 0.2
+UNRELATED_TO_EXCHANGES = 0.2
+UNRELATED_WITHIN_DOMAIN = 0.0
+
+TINY = 1e-9
 
 
 class ClauseLibrary:
@@ -59,16 +64,22 @@ class ClauseLibrary:
         self.is_general = np.isin(self.domains, GENERAL_DOMAINS)
         self.is_unrelated = np.zeros((len(self.clauses), len(self.clauses)), dtype=bool)
 
-    def relate(self, similarity_CC: NDArray[np.float32]) -> None:
-        """Fill the table of unrelated clauses from cosine similarities of the clauses' texts, (C, C)."""
+    def relate(self, vectors_CE: NDArray[np.float32]) -> None:
+        """Fill the table of unrelated clauses from vectors of the clauses' texts, (C, E)."""
+        centred_CE = vectors_CE - vectors_CE.mean(axis=0)
+        centred_CE /= np.maximum(np.linalg.norm(centred_CE, axis=1, keepdims=True), TINY)
+        self.relate_similar(centred_CE @ centred_CE.T)
+
+    def relate_similar(self, similarity_CC: NDArray[np.float32]) -> None:
+        """Fill the table of unrelated clauses from similarities of the clauses' texts, (C, C)."""
         same_domain = self.domains[:, None] == self.domains[None, :]
         related = np.zeros_like(same_domain)
         for pair in RELATED_DOMAINS:
             inside = np.isin(self.domains, list(pair))
             related = related | (inside[:, None] & inside[None, :] & ~same_domain)
         anything = self.domains == "exchanges"
-        close = same_domain | anything[:, None] | anything[None, :]
-        limit = np.where(close, UNRELATED_WITHIN_DOMAIN, UNRELATED_ACROSS_DOMAINS)
+        limit = np.where(same_domain, UNRELATED_WITHIN_DOMAIN, UNRELATED_ACROSS_DOMAINS)
+        limit[anything[:, None] | anything[None, :]] = UNRELATED_TO_EXCHANGES
         categories = np.array([clause.category for clause in self.clauses])
         same_category = categories[:, None] == categories[None, :]
         unrelated = (similarity_CC < limit) & ~related & ~same_category & self.is_presumable[None, :]

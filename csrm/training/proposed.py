@@ -167,7 +167,7 @@ def library_proposer(model: CSRM, rows: Sequence[LabelledRow], asked: Sequence[L
     """
     library = ClauseLibrary(rows)
     clauses_CE = clause_vectors(model, library.clauses)
-    library.relate(clauses_CE @ clauses_CE.T)
+    library.relate(clauses_CE)
     encoded = model.encoder.encode([row.conversation for row in asked])
     # The last window sees the judged message, or its end, after the newest context.
     last = np.cumsum(encoded.windows_per_record) - 1

@@ -227,8 +227,7 @@ def make_sampler(model: CSRM, data: TrainingData, options: TrainOptions) -> Samp
 def make_library(model: CSRM, rows: Sequence[LabelledRow]) -> ClauseLibrary:
     """The clauses of some rows, related to each other by the model's vectors."""
     library = ClauseLibrary(rows)
-    vectors_CE = clause_vectors(model, library.clauses)
-    library.relate(vectors_CE @ vectors_CE.T)
+    library.relate(clause_vectors(model, library.clauses))
     return library
 
 

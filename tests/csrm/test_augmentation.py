@@ -118,9 +118,22 @@ def test_a_specific_rule_is_kept_by_text_about_something_else():
     similarity = np.full((len(library.clauses),) * 2, 0.3, np.float32)
     here, far, post = (library.index[clause(name)] for name in ("here1", "far1", "post1"))
     similarity[[here, far, post, far], [far, here, far, post]] = 0.1
-    library.relate(similarity)
+    library.relate_similar(similarity)
     assert np.flatnonzero(library.presumed_kept(rows[0])).tolist() == [far]
     assert np.flatnonzero(library.presumed_kept(rows[2])).tolist() == [far]
+
+
+def test_what_all_vectors_share_does_not_relate_clauses():
+    """Vectors of a trained model lean one way; the same clauses are unrelated as before."""
+    vectors = np.random.default_rng(0).normal(size=(len(ClauseLibrary(ROWS).clauses), 16)).astype(np.float32)
+    tables = []
+    for common in (0, 5):
+        library = ClauseLibrary(ROWS)
+        library.relate(vectors + common)
+        tables.append(library.is_unrelated)
+    assert tables[0].any()
+    assert not tables[0].all()
+    assert np.array_equal(*tables)
 
 
 def test_what_a_row_keeps_of_other_domains_and_what_is_unsure_settle_what_may_be_presumed():
@@ -131,7 +144,7 @@ def test_what_a_row_keeps_of_other_domains_and_what_is_unsure_settle_what_may_be
     similarity = np.full((3, 3), 0.1, np.float32)
     numbers = {name: library.index[clause(name)] for name in ("own1", "topic1", "far1")}
     similarity[[numbers["topic1"], numbers["far1"]], [numbers["far1"], numbers["topic1"]]] = 0.9
-    library.relate(similarity)
+    library.relate_similar(similarity)
     assert library.presumed_kept(own)[numbers["far1"]]
     assert library.presumed_kept(both)[numbers["far1"]], "topic1, which is like far1, is kept"
     assert not library.presumed_kept(replace(both, violated=(True, True)))[numbers["far1"]]
@@ -282,5 +295,5 @@ def test_recipes_are_checked(bad):
 def test_similar_clauses_are_not_presumed_kept():
     library = ClauseLibrary(ROWS)
     similar = np.full((len(library.clauses),) * 2, 0.9, np.float32)
-    library.relate(similar)
+    library.relate_similar(similar)
     assert not library.is_unrelated.any()

@@ -45,8 +45,7 @@ class World:
         subjects = [int(each.category.split()[1]) for each in self.library.clauses]
         vectors = np.eye(NUM_SUBJECTS)[subjects] + rng.normal(scale=0.02, size=(len(subjects), NUM_SUBJECTS))
         self.vectors = vectors.astype(np.float32)
-        unit = self.vectors / np.linalg.norm(self.vectors, axis=1, keepdims=True)
-        self.library.relate(unit @ unit.T)
+        self.library.relate(self.vectors)
         self.row_vectors = {row.id: rng.normal(size=NUM_SUBJECTS).astype(np.float32) for row in self.rows}
 
     def proposer(self, **settings):
