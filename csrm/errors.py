@@ -4,13 +4,14 @@ CSRMError                   anything a user can mend
 ├── ConfigurationError      a safety configuration cannot be read
 ├── RecordError             a record is not a conversation that can be judged
 ├── InputError              an input file or folder is missing or unreadable
+├── TargetError             an output folder cannot be written to, or somebody else does
 ├── CheckpointError         a model folder is incomplete or of another kind
 └── EndpointError           a chat endpoint is named wrongly or refuses us
 
 Every message is one line that names the file (or row) and says what to do.
 """
 
-__all__ = ["CSRMError", "CheckpointError", "ConfigurationError", "EndpointError", "InputError", "RecordError"]
+__all__ = ["CSRMError", "CheckpointError", "ConfigurationError", "EndpointError", "InputError", "RecordError", "TargetError"]
 
 
 class CSRMError(Exception):
@@ -27,6 +28,10 @@ class RecordError(CSRMError):
 
 class InputError(CSRMError):
     """An input file or folder is missing or unreadable."""
+
+
+class TargetError(CSRMError):
+    """An output folder cannot be written to, or somebody else writes there."""
 
 
 class CheckpointError(CSRMError):

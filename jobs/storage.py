@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -61,6 +62,18 @@ def readable(location: str) -> Iterator[None]:
         raise InputError(f"{location}: cannot be read ({reason}); mend or remove it") from None
 
 
+def _write_aside(root: str, name: str, data: bytes) -> Path:
+    """Write and sync a local file where no reader looks; the folder of its final place exists then."""
+    aside = Path(root, "_csrm", "tmp", f"{platform.node()}-{os.getpid()}-{threading.get_ident()}-{Path(name).name}")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    Path(root, name).parent.mkdir(parents=True, exist_ok=True)
+    with aside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    return aside
+
+
 @dataclass(frozen=True, slots=True)
 class Folder:
     """A folder that a job writes: names are relative to it and use "/"."""
@@ -80,18 +93,35 @@ class Folder:
         One PUT does that on an object store. Local files are written aside, synced and renamed.
         """
         filesystem, root = open_location(self.url)
-        if not isinstance(filesystem, LocalFileSystem):
+        if isinstance(filesystem, LocalFileSystem):
+            _write_aside(root, name, data).replace(Path(root, name))
+        else:
             filesystem.pipe_file(f"{root}/{name}", data)
-            return
-        aside = Path(root, "_csrm", "tmp", f"{platform.node()}-{os.getpid()}-{Path(name).name}")
-        final = Path(root, name)
-        aside.parent.mkdir(parents=True, exist_ok=True)
-        final.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(final)
+
+    def create(self, name: str, data: bytes) -> bool:
+        """Write a file, whole or not at all, unless there is one; return whether it was written.
+
+        Of any number that try at once, one succeeds. An object store must know conditional writes for that
+        (`If-None-Match`); one that does not tells nobody, see `jobs.lock`.
+        """
+        filesystem, root = open_location(self.url)
+        try:
+            if isinstance(filesystem, LocalFileSystem):
+                aside = _write_aside(root, name, data)
+                try:
+                    Path(root, name).hardlink_to(aside)
+                finally:
+                    aside.unlink()
+            else:
+                filesystem.pipe_file(f"{root}/{name}", data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            # A failed condition has no errno of its own, and not every server words it alike.
+            if "precondition" in str(error).lower():
+                return False
+            raise
+        return True
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the size of every file below `prefix`, by name; nothing where there is no such folder."""
