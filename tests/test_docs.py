@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import tomllib
 from pathlib import Path
 
@@ -86,21 +87,41 @@ def test_everything_public_is_there():
         assert getattr(csrm, name).__doc__
 
 
-def test_the_benchmark_table_comes_from_the_recorded_run():
-    report = json.loads((BENCHMARKS / "bench.json").read_text())
-    for row in report["rows"]:
-        cells = [
-            str(row["num_configurations"]),
-            f"{row['engine_plain_passes']:.2f}",
-            f"{row['engine_cells_per_s']:,.0f}",
-            f"{row['engine_cells_per_s'] / row['pairwise_cells_per_s']:,.0f} ×",
-            f"{row['engine_cells_per_s'] / row['single_sequence_cells_per_s']:,.0f} ×",
-        ]
-        assert "| " + " | ".join(cells) + " |" in README
+@pytest.mark.parametrize(
+    ("table", "document"),
+    [
+        ("bench_table", "README.md"),
+        ("evaluation_table", "README.md"),
+        ("ablation_table", "tests/benchmarks/README.md"),
+        ("interaction_table", "tests/benchmarks/README.md"),
+        ("ladder_table", "tests/benchmarks/README.md"),
+    ],
+)
+def test_tables_come_from_recorded_runs(table, document):
+    """`tests/benchmarks/tables.py` prints the tables of the documents."""
+    lines = runpy.run_path(str(BENCHMARKS / "tables.py"))[table]().splitlines()
+    shown = (ROOT / document).read_text(encoding="utf-8").splitlines()
+    assert len(lines) > 3
+    assert [line for line in lines if line not in shown] == []
 
 
-def test_the_evaluation_table_comes_from_the_recorded_run():
-    for line in (BENCHMARKS / "evaluation.jsonl").read_text().splitlines():
-        figures = json.loads(line)
-        main = figures.get("auroc", figures.get("mean_auroc"))
-        assert f"{main:.3f}".removeprefix("0") in README, figures["file"]
+def test_pictures_are_there():
+    for picture in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_recorded_evaluation_is_of_the_shipped_model():
+    records = [json.loads(line) for line in (BENCHMARKS / "evaluation.jsonl").read_text().splitlines()]
+    model = csrm.CSRM.from_pretrained()
+    assert {record["model_fingerprint"] for record in records} == {model.fingerprint[:16]}
+    assert {record["calibration_fingerprint"] for record in records} == {model.calibration.fingerprint[:16]}
+
+
+@pytest.mark.parametrize("key", ["pairwise_accuracy", "fall_left_out", "fall_allowed", "auroc_50", "max_change"])
+def test_obedience_and_preferences_are_told_as_recorded(key):
+    records = [json.loads(line) for line in (BENCHMARKS / "evaluation.jsonl").read_text().splitlines()]
+    values = [record[key] for record in records if key in record]
+    assert values
+    for value in values:
+        shown = f"{value:.3f}".removeprefix("0") if value >= 0.0005 or value == 0 else f"{value:.0e}"
+        assert re.search(rf"(?<![\d.]){re.escape(shown)}(?!\d)", README), (key, shown)

@@ -1,7 +1,7 @@
 """Calibration on rules that a model was not trained on, in configurations of the kind that it was trained in.
 
-How often a rule is broken differs from corpus to corpus and says nothing about the rule, so p_safe is made to hold
-where complying and violating cells are equally many; `csrm calibrate` fits it to a corpus of one's own.
+About one in four of these is violated, and p_safe holds where that is so; how often rules are broken differs from corpus
+to corpus, and `csrm calibrate` fits p_safe to one's own.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from csrm.model import CSRM
 from csrm.training.sampler import TrainingData
 from csrm.training.trainer import TrainOptions, make_library, mixed_precision
 
-__all__ = ["at_equal_odds", "fit_held_out"]
+__all__ = ["fit_held_out"]
 
 ROWS_PER_BATCH = 64
 
@@ -64,12 +64,4 @@ def fit_held_out(
             f"the clauses held out for calibration have {len(held)} rows, not of both labels: "
             "hold out more of them with --holdout, or none with --holdout 0 (no calibration)"
         )
-    return at_equal_odds(calibration.fit(np.concatenate(rewards), complies), complies), len(complies)
-
-
-def at_equal_odds(line: Calibration, complies: NDArray[np.bool_]) -> Calibration:
-    """The line where complying and violating cells are equally many, from one that was fitted to these cells.
-
-    Bayes: how many there are of each kind only moves log-odds, by log (complying / violating).
-    """
-    return replace(line, bias=line.bias - float(np.log(complies.sum() / (~complies).sum())))
+    return calibration.fit(np.concatenate(rewards), complies), len(complies)

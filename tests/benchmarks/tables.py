@@ -1,4 +1,4 @@
-"""Print the README's tables from recorded runs.
+"""Print the tables of README.md and of this folder's README.md from recorded runs.
 
 csrm bench > tests/benchmarks/bench.json
 csrm evaluate … > tests/benchmarks/evaluation.jsonl
@@ -82,5 +82,15 @@ def interaction_table() -> str:
     return "\n".join(lines)
 
 
+def ladder_table() -> str:
+    """Probes per cell."""
+    suites = ("polyguard_eval", "diasafety_eval", "rbr_held_out")
+    lines = [f"| probes | {' | '.join(suites)} |", "|---:|" + "---:|" * len(suites)]
+    for row in records("ladder"):
+        lines.append(f"| {row['num_probes']} | {' | '.join(plain(row[suite]) for suite in suites)} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    print(bench_table(), evaluation_table(), ablation_table(), interaction_table(), sep="\n\n")
+    tables = (bench_table, evaluation_table, ablation_table, interaction_table, ladder_table)
+    print(*(table() for table in tables), sep="\n\n")

@@ -11,10 +11,9 @@ from tiny import tiny_model
 from csrm import CheckpointError, Clause, Message
 from csrm.augmentation import Recipe
 from csrm.batch import Batch, Tokens, cut
-from csrm.calibration import Calibration
 from csrm.cells import batch_reward
 from csrm.labelled import LabelledRow
-from csrm.training.held_out import at_equal_odds, fit_held_out
+from csrm.training.held_out import fit_held_out
 from csrm.training.sampler import TrainingData
 from csrm.training.state import load_state, load_weights, save_state
 from csrm.training.trainer import Trainer, TrainOptions, learning_rate, make_sampler, train
@@ -195,14 +194,6 @@ def test_calibration_on_clauses_kept_out():
     assert num_cells == 40 * RECIPE.num_configurations
     assert calibration.scale != 1.0
     assert (calibration, num_cells) == fit_held_out(model, data, held, options)
-
-
-def test_calibration_is_moved_to_equal_odds():
-    """Three in four comply and the line says so for every reward of 0: at equal odds it says a half."""
-    line = Calibration(scale=0.5, bias=float(np.log(3)))
-    moved = at_equal_odds(line, np.array([True, True, True, False]))
-    assert moved.scale == 0.5
-    assert moved.p_safe(np.float32([0.0]))[0] == pytest.approx(0.5)
 
 
 def test_learning_rate_rises_and_falls():
