@@ -1,7 +1,7 @@
 """Calibration on rules that a model was not trained on, in configurations of the kind that it was trained in.
 
-About one in four of these is violated, and p_safe holds where that is so; how often rules are broken differs from corpus
-to corpus, and `csrm calibrate` fits p_safe to one's own.
+About one in five of these is violated, and p_safe holds where that is so; how often rules are broken differs from
+corpus to corpus, and `csrm calibrate` fits p_safe to one's own.
 """
 
 from __future__ import annotations
