@@ -225,22 +225,21 @@ def plot(source: Path, target: Path) -> None:
     from matplotlib import pyplot
 
     lines = [json.loads(line) for line in source.read_text().splitlines()]
+    lines.sort(key=lambda line: line["tokens_per_cell"])
     names = ["polyguard_eval", "diasafety_eval", "rbr_held_out"]
-    figure, axes = pyplot.subplots(1, 3, figsize=(12, 4), sharex=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
     for axis, suite in zip(axes, names, strict=True):
-        for line in lines:
-            is_matrix = "pooled" in line["contestant"]
-            axis.scatter(line["tokens_per_cell"], line[suite], s=60, color="tab:blue" if is_matrix else "tab:gray")
-            axis.annotate(
-                line["contestant"], (line["tokens_per_cell"], line[suite]), (0, 8), textcoords="offset points",
-                ha="center", fontsize=8,
-            )  # fmt: skip
-        axis.set(title=suite, xscale="log", xlabel="backbone tokens per cell")
-        axis.set_xlim(1.5, 2500)
-        axis.margins(y=0.15)
+        for line, marker in zip(lines, "osD^vP", strict=False):
+            color = "tab:blue" if "pooled" in line["contestant"] else "tab:gray"
+            axis.scatter(
+                line["tokens_per_cell"], line[suite], s=70, marker=marker, color=color, label=line["contestant"]
+            )
+        axis.set(title=suite, xscale="log", xlabel="backbone tokens per cell", xlim=(2, 1000))
+        axis.margins(y=0.1)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("AUROC")
-    figure.savefig(target, dpi=130)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.savefig(target, dpi=110)
 
 
 def main() -> None:
