@@ -11,7 +11,15 @@ CSRMError                   anything a user can mend
 Every message is one line that names the file (or row) and says what to do.
 """
 
-__all__ = ["CSRMError", "CheckpointError", "ConfigurationError", "EndpointError", "InputError", "RecordError", "TargetError"]
+__all__ = [
+    "CSRMError",
+    "CheckpointError",
+    "ConfigurationError",
+    "EndpointError",
+    "InputError",
+    "RecordError",
+    "TargetError",
+]
 
 
 class CSRMError(Exception):

@@ -3,6 +3,9 @@
 matrix/**/<shard>.parquet       rows, visible to readers
 manifest.json                   written last
 _csrm/commits/<shard>.json      a shard counts from the moment this exists
+_csrm/configurations/           texts of all configurations that there are columns of
+_csrm/attempts/                 see `jobs.isolation`
+_csrm/lock/                     see `jobs.lock`
 _csrm/tmp/                      files being written (local disk only)
 """
 
@@ -20,6 +23,7 @@ from jobs.storage import Folder
 
 __all__ = [
     "COMMITS",
+    "CONFIGURATIONS",
     "MANIFEST",
     "MATRIX",
     "clear",
@@ -32,6 +36,7 @@ __all__ = [
 ]
 
 COMMITS = "_csrm/commits"
+CONFIGURATIONS = "_csrm/configurations"
 MANIFEST = "manifest.json"
 MATRIX = "matrix"
 _OURS = re.compile(r"-\d{10}-[0-9a-f]{16}\.parquet$")
@@ -61,14 +66,14 @@ def read_commits(target: Folder) -> dict[str, Commit]:
 
 
 def refuse_other_matrix(target: Folder, commits: Mapping[str, Commit], identity: Mapping[str, Any]) -> None:
-    """Raise where a target holds what this job would not have written.
+    """Raise where a target holds other rows than this job would write.
 
     Raises:
-        InputError: Its matrix has other configurations, another model, input or options, or files of others.
+        InputError: Its matrix has another input or other options, or files of others.
     """
     choice = "choose another --output, or replace it with --overwrite"
     for commit in commits.values():
-        different = [key for key, value in identity.items() if commit["scored_by"].get(key) != value]
+        different = [key for key, value in identity.items() if commit.get("rows_of", {}).get(key) != value]
         if different:
             raise InputError(f"{target.url}: holds a matrix of other {' and '.join(different)}; {choice}")
     strangers = [name for name in target.sizes(MATRIX) if not _OURS.search(name)]
@@ -117,7 +122,7 @@ def remove_leftovers(target: Folder, commits: dict[str, Commit], stale: Iterable
 def clear(target: Folder) -> None:
     """Delete everything that `csrm score` wrote to a target, and nothing else."""
     ours = [name for name in target.sizes(MATRIX) if _OURS.search(name)]
-    target.remove([MANIFEST, *target.sizes(COMMITS), *ours, *target.sizes("_csrm/tmp")])
+    target.remove([MANIFEST, *target.sizes(COMMITS), *target.sizes(CONFIGURATIONS), *ours, *target.sizes("_csrm/tmp")])
 
 
 def uncommitted(target: Folder, shards: Iterable[Shard], commits: Mapping[str, Commit]) -> list[Shard]:

@@ -14,16 +14,17 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from csrm.errors import CSRMError, InputError
+from jobs.columns import Work, group_passes
 from jobs.job import Job
 from jobs.reading import Reader
 from jobs.scoring import Scorer
-from jobs.shards import FilePlan, Shard, group_passes
+from jobs.shards import FilePlan
 from jobs.writing import Writer
 
 __all__ = ["Committed", "Pools", "cluster", "map_in_tasks", "score_shards", "size_pools"]
@@ -169,7 +170,7 @@ def map_in_tasks(function: Callable[[Any], FilePlan], files: Sequence[Any]) -> I
             yield from ray.get(reference)
 
 
-def score_shards(shards: Sequence[Shard], job: Job) -> Iterator[Committed]:
+def score_shards(work: Sequence[Work], job: Job) -> Iterator[Committed]:
     """Score shards on the cluster; yield each as it is committed, in any order.
 
     Raises:
@@ -185,11 +186,11 @@ def score_shards(shards: Sequence[Shard], job: Job) -> Iterator[Committed]:
     pools = size_pools(
         [count for count in cpus if count],
         int(resources.get("GPU", 0)),
-        len(shards),
+        len(work),
         num_actors=job.options.num_actors,
         max_replicas=max(1, int(resources.get("memory", 0) // replica_bytes)),
     )
-    blocks = _blocks(shards)
+    blocks = _blocks(work)
     results = (
         ray.data.from_arrow(blocks)
         .map_batches(
@@ -223,12 +224,12 @@ def score_shards(shards: Sequence[Shard], job: Job) -> Iterator[Committed]:
             yield Committed(json.loads(row["commit"]), row["started"], row["warnings"])
 
 
-def _blocks(shards: Sequence[Shard]) -> list[pa.Table]:
+def _blocks(work: Sequence[Work]) -> list[pa.Table]:
     """Return tables that describe shards, one to a reading task: a pass over a file, or several of them."""
-    passes = group_passes(shards)
+    passes = group_passes(work)
     size = -(-len(passes) // MAX_BLOCKS)
     parts = [passes[start : start + size] for start in range(0, len(passes), size)]
-    return [pa.Table.from_pylist([asdict(shard) for together in part for shard in together]) for part in parts]
+    return [pa.Table.from_pylist([one.to_row() for together in part for one in together]) for part in parts]
 
 
 def _configure_ray_data() -> None:

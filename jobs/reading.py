@@ -10,7 +10,6 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,11 +18,12 @@ import pyarrow.parquet as pq
 
 from csrm.conversations import Message, parse_record
 from csrm.errors import InputError, RecordError
+from jobs.columns import Work, group_passes
 from jobs.inputs import file_format
 from jobs.job import Job
 from jobs.jsonl import decode_line, open_lines, record_lines
 from jobs.parquet import read_ranges
-from jobs.shards import Shard, group_passes
+from jobs.shards import Shard
 from jobs.storage import mark_of, open_location, readable
 from jobs.tables import to_bytes
 
@@ -60,12 +60,13 @@ class Reader:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Turn each row, which describes a shard, into one that holds it as Arrow bytes."""
-        for together in group_passes(Shard(**row) for row in batch.to_pylist()):
-            for shard, records in zip(together, read_pass(together, self.job), strict=True):
-                rows, encoded = encode_records(shard, records, self.job, self.encoder)
+        for together in group_passes(map(Work.from_row, batch.to_pylist())):
+            found = read_pass([work.shard for work in together], self.job)
+            for work, records in zip(together, found, strict=True):
+                rows, encoded = encode_records(work.shard, records, self.job, self.encoder)
                 yield pa.table(
                     {
-                        "shard": [json.dumps(asdict(shard))],
+                        "work": [json.dumps(work.to_row())],
                         "rows": pa.array([to_bytes(rows)], pa.large_binary()),
                         "encoded": pa.array([to_bytes(encoded.to_arrow())], pa.large_binary()),
                     }

@@ -55,6 +55,12 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     help="Most records in a shard, the unit of commit and resume.",
 )
 @click.option(
+    "--batch-timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Longest time of one forward pass; a record that takes longer gets no scores.  [default: any]",
+)
+@click.option(
     "--max-error-rate",
     type=click.FloatRange(0, 1),
     default=0.01,
@@ -63,13 +69,19 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     help="Share of records that may end without scores before the exit code is 3.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to the output folder.")
-@click.option("--dry-run", is_flag=True, help="Print shards, cells and an estimate of tokens and time; write nothing.")
+@click.option("--prune", is_flag=True, help="Drop columns of configurations that are not among those given.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print what would be scored and why, with an estimate of tokens and time; write nothing.",
+)
 def score(dry_run: bool, **settings: Any) -> None:
     """Score every conversation in INPUT under every safety configuration.
 
     INPUT is a file, folder or glob, local or s3://, of Parquet or JSON Lines (plain, .gz, .zst). The
     matrix is one Parquet row per record, with a field of `reward` and of `p_safe` for each configuration.
-    A run that was stopped is resumed by the same command.
+    A run that was stopped is resumed by the same command. Run again with more configurations, with a
+    changed one, another model or changed input, it scores the cells that are not current and no others.
 
     \b
     Examples:

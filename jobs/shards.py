@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
@@ -24,7 +24,7 @@ from jobs.jsonl import decode_line, open_lines, record_lines, refuse_array, span
 from jobs.parquet import row_ranges
 from jobs.storage import open_location, readable
 
-__all__ = ["FilePlan", "Plan", "Shard", "group_passes", "plan_file", "plan_files"]
+__all__ = ["FilePlan", "Plan", "Shard", "plan_file", "plan_files"]
 
 _SAMPLE_ROWS = 1000
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -135,11 +135,6 @@ def plan_file(
         if kind.records == "parquet":
             return _plan_parquet(file, shard_rows)
         return _plan_jsonl(file, shard_rows, kind.compression, named_columns, limit)
-
-
-def group_passes(shards: Iterable[Shard]) -> list[list[Shard]]:
-    """Group shards that are read in one pass: pieces of a row group, or of a compressed file."""
-    return [list(together) for _, together in groupby(shards, key=lambda shard: (shard.source, shard.group))]
 
 
 def _plan_parquet(file: InputFile, shard_rows: int) -> FilePlan:

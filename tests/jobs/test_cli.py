@@ -6,12 +6,12 @@ import shutil
 import click
 import pytest
 from click.testing import CliRunner
+from in_process import write_in_process
 
 from csrm.errors import InputError
 from jobs import pipeline
 from jobs.cli import cli
 from jobs.commits import read_commits
-from jobs.pipeline import Committed
 from jobs.storage import Folder
 
 
@@ -40,20 +40,6 @@ def test_version():
     import csrm
 
     assert CliRunner().invoke(cli, ["--version"]).output.strip().endswith(csrm.__version__)
-
-
-@pytest.fixture
-def score(tmp_path, policies, model_folder):
-    """Run `csrm score`; `"-"` stands for a good input file."""
-    good = tmp_path / "good.jsonl"
-    good.write_text('{"text": "hello bank"}\n{"text": "kill"}\n')
-
-    def run(input_, *arguments, configurations=policies, output=tmp_path / "out", model=model_folder):
-        location = str(good if input_ == "-" else tmp_path / input_)
-        required = ["-c", str(configurations), "-o", str(output), "-m", str(model)]
-        return CliRunner().invoke(cli, ["score", location, *required, *arguments])
-
-    return run
 
 
 def one_line(result):
@@ -114,35 +100,9 @@ def test_dry_run_writes_nothing(score, tmp_path):
     shown = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines() if "dry run" not in line)
     assert shown["shards"] == "2"
     assert shown["records to score"] == "2"
-    assert shown["cells"] == "4"
+    assert shown["cells to score"] == "4"
     assert shown["tokens (estimate)"] == "11"  # [CLS] user : hello bank [SEP], and without hello
     assert not (tmp_path / "out").exists()
-
-
-def write_in_process(pending, job):
-    """Stands in for the pipeline: the same stages, here."""
-    from dataclasses import asdict
-
-    import pyarrow as pa
-
-    from jobs.reading import Reader
-    from jobs.scoring import Scorer
-    from jobs.writing import Writer
-
-    scorer, writer = Scorer(job, 1), Writer(job)
-    for batch in Reader(job)(pa.Table.from_pylist([asdict(shard) for shard in pending])):
-        [row] = writer(scorer(batch)).to_pylist()
-        yield Committed(json.loads(row["commit"]), row["started"], row["warnings"])
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Replace the pipeline by one that runs here; yields the function so that a test can wrap it."""
-    import contextlib
-
-    monkeypatch.setattr(pipeline, "cluster", contextlib.nullcontext)
-    monkeypatch.setattr(pipeline, "score_shards", write_in_process)
-    return monkeypatch
 
 
 @pytest.mark.usefixtures("in_process")
@@ -210,7 +170,7 @@ def test_interrupted_run_keeps_what_is_committed_and_resumes(score, tmp_path, in
 
     in_process.setattr(pipeline, "score_shards", watched)
     assert score("-", "--shard-rows", "1").exit_code == 0
-    assert [shard.row_start for shard in resumed] == [1]
+    assert [work.shard.row_start for work in resumed] == [1]
     assert "everything was scored already" in score("-", "--shard-rows", "1").stderr
     assert len(resumed) == 1
 

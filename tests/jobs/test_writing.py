@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from csrm.errors import InputError
 from csrm.matrix import Scores, scores_to_arrow
+from jobs.columns import Work
 from jobs.commits import commit_name
 from jobs.shards import Shard
 from jobs.tables import from_bytes, to_bytes
@@ -44,11 +45,12 @@ def scored(job, reward=REWARD, explain=True, **columns):
 
 def write(job, rows, scores, shard=SHARD):
     row = {
-        "shard": [json.dumps({name: getattr(shard, name) for name in Shard.__slots__})],
+        "work": [json.dumps(Work(shard, tuple(job.columns)).to_row())],
         "rows": pa.array([to_bytes(rows)], pa.large_binary()),
         "started": [1.5],
         "warnings": [["careful"]],
         "scores": pa.array([to_bytes(scores)], pa.large_binary()),
+        "failed": ["{}"],
     }
     [result] = Writer(job)(pa.table(row)).to_pylist()
     assert (result["started"], result["warnings"]) == (1.5, ["careful"])
