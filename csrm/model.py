@@ -11,7 +11,7 @@ Shape letters: T packed tokens, B blocks, E hidden size, R windows, N configurat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias

@@ -14,6 +14,7 @@ import csrm
 from jobs.columns import all_columns
 from jobs.commits import CONFIGURATIONS, MANIFEST, Commit
 from jobs.job import Column, Job
+from jobs.losses import Lost
 from jobs.summary import sum_commits
 
 __all__ = ["archive", "build_manifest", "write_manifest"]
@@ -23,7 +24,11 @@ _PACKAGES = ("ray", "torch", "transformers", "pyarrow")
 
 
 def build_manifest(
-    job: Job, commits: Mapping[str, Commit], seconds: float, others: Sequence[Mapping[str, Any]] = ()
+    job: Job,
+    commits: Mapping[str, Commit],
+    seconds: float,
+    others: Sequence[Mapping[str, Any]] = (),
+    lost: Sequence[Lost] = (),
 ) -> dict[str, Any]:
     """Return the manifest of a target.
 
@@ -32,6 +37,7 @@ def build_manifest(
         commits: every commit record of the target.
         seconds: wall-clock time of that run.
         others: configurations of columns that are not the job's, as `archive` keeps them.
+        lost: what of the input that run could not read.
     """
     totals = sum_commits(commits.values())
     return {
@@ -55,13 +61,14 @@ def build_manifest(
             "tokens": totals.num_tokens,
             "seconds": round(seconds, 3),
         },
+        "lost": [asdict(one) for one in lost],
         "shards": sorted(commits),
     }
 
 
-def write_manifest(job: Job, commits: Mapping[str, Commit], seconds: float) -> None:
+def write_manifest(job: Job, commits: Mapping[str, Commit], seconds: float, lost: Sequence[Lost] = ()) -> None:
     """Build the manifest and publish it in the target."""
-    manifest = build_manifest(job, commits, seconds, _archived(job, commits.values()))
+    manifest = build_manifest(job, commits, seconds, _archived(job, commits.values()), lost)
     text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
     job.target.publish(MANIFEST, f"{text}\n".encode())
 

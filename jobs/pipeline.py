@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -22,12 +22,13 @@ import pyarrow as pa
 from csrm.errors import CSRMError, InputError
 from jobs.columns import Work, group_passes
 from jobs.job import Job
+from jobs.losses import Lost
 from jobs.reading import Reader
 from jobs.scoring import Scorer
 from jobs.shards import FilePlan
 from jobs.writing import Writer
 
-__all__ = ["Committed", "Pools", "cluster", "map_in_tasks", "score_shards", "size_pools"]
+__all__ = ["Outcome", "Pools", "cluster", "map_in_tasks", "score_shards", "size_pools"]
 
 MAX_THREADS = 8
 """Threads of one replica; short passes do not use more."""
@@ -92,14 +93,22 @@ def size_pools(
     )
 
 
-class Committed(NamedTuple):
-    """A shard that has been written."""
+class Outcome(NamedTuple):
+    """A shard that has been written, or could not be read."""
 
-    commit: dict[str, Any]
+    commit: dict[str, Any] | None
     started: float
     """When its scoring started, in seconds since the epoch."""
     warnings: list[str]
     """What the model had to say of the configurations."""
+    lost: Lost | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Outcome:
+        """From what the writer returns."""
+        commit = row["commit"] and json.loads(row["commit"])
+        lost = row["lost"] and Lost(**json.loads(row["lost"]))
+        return cls(commit, row["started"], row["warnings"], lost)
 
 
 class Stage:
@@ -170,8 +179,8 @@ def map_in_tasks(function: Callable[[Any], FilePlan], files: Sequence[Any]) -> I
             yield from ray.get(reference)
 
 
-def score_shards(work: Sequence[Work], job: Job) -> Iterator[Committed]:
-    """Score shards on the cluster; yield each as it is committed, in any order.
+def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
+    """Score shards on the cluster; yield each when it is done with, in any order.
 
     Raises:
         CSRMError: What a worker raised that a user can mend.
@@ -221,7 +230,7 @@ def score_shards(work: Sequence[Work], job: Job) -> Iterator[Committed]:
     )
     with _original_errors():
         for row in results.iter_rows():
-            yield Committed(json.loads(row["commit"]), row["started"], row["warnings"])
+            yield Outcome.from_row(row)
 
 
 def _blocks(work: Sequence[Work]) -> list[pa.Table]:

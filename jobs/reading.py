@@ -17,11 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from csrm.conversations import Message, parse_record
-from csrm.errors import InputError, RecordError
+from csrm.errors import RecordError
 from jobs.columns import Work, group_passes
 from jobs.inputs import file_format
 from jobs.job import Job
 from jobs.jsonl import decode_line, open_lines, record_lines
+from jobs.losses import Unreadable
 from jobs.parquet import read_ranges
 from jobs.shards import Shard
 from jobs.storage import mark_of, open_location, readable
@@ -61,23 +62,36 @@ class Reader:
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Turn each row, which describes a shard, into one that holds it as Arrow bytes."""
         for together in group_passes(map(Work.from_row, batch.to_pylist())):
-            found = read_pass([work.shard for work in together], self.job)
-            for work, records in zip(together, found, strict=True):
-                rows, encoded = encode_records(work.shard, records, self.job, self.encoder)
-                yield pa.table(
-                    {
-                        "work": [json.dumps(work.to_row())],
-                        "rows": pa.array([to_bytes(rows)], pa.large_binary()),
-                        "encoded": pa.array([to_bytes(encoded.to_arrow())], pa.large_binary()),
-                    }
-                )
+            rest = list(together)
+            try:
+                for records in read_pass([work.shard for work in together], self.job):
+                    rows, encoded = encode_records(rest[0].shard, records, self.job, self.encoder)
+                    yield _row(rest.pop(0), rows, encoded.to_arrow())
+            except Unreadable as error:
+                for work in rest:
+                    yield _row(work, lost=str(error))
+
+
+def _row(
+    work: Work, rows: pa.Table | None = None, encoded: pa.Table | None = None, lost: str | None = None
+) -> pa.Table:
+    """A shard as it leaves the reader: its rows and their conversations, or why they are lost."""
+    return pa.table(
+        {
+            "work": [json.dumps(work.to_row())],
+            "rows": pa.array([rows if rows is None else to_bytes(rows)], pa.large_binary()),
+            "encoded": pa.array([encoded if encoded is None else to_bytes(encoded)], pa.large_binary()),
+            "lost": pa.array([lost], pa.string()),
+        }
+    )
 
 
 def read_pass(shards: Sequence[Shard], job: Job) -> Iterator[Records]:
     """Read shards that lie in one pass over a file, in order.
 
     Raises:
-        InputError: The file cannot be read, or is not the one that was planned.
+        Unreadable: The file cannot be read, or is not the one that was planned.
+        InputError: Access is denied.
     """
     url = shards[0].url
     kind = file_format(url)
@@ -85,7 +99,7 @@ def read_pass(shards: Sequence[Shard], job: Job) -> Iterator[Records]:
     filesystem, path = open_location(url)
     with readable(url):
         if mark_of(filesystem.info(path)) != shards[0].mark:
-            raise InputError(f"{url}: changed while the job ran; run it again")
+            raise Unreadable(f"{url}: changed while the job ran; run it again")
         with filesystem.open(path, "rb") as raw:
             if kind.records == "parquet":
                 found = _read_parquet(raw, shards, job)
@@ -93,7 +107,7 @@ def read_pass(shards: Sequence[Shard], job: Job) -> Iterator[Records]:
                 found = _read_jsonl(raw, shards, kind.compression)
             for shard, records in zip(shards, found, strict=True):
                 if len(records.values) != shard.num_rows:
-                    raise InputError(f"{url}: ends after {shard.row_start + len(records.values)} rows; run again")
+                    raise Unreadable(f"{url}: ends after {shard.row_start + len(records.values)} rows; run again")
                 yield records
 
 

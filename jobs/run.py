@@ -13,6 +13,7 @@ import csrm
 from csrm.errors import InputError
 from jobs.columns import Work, other_columns, plan_work, reasons
 from jobs.commits import (
+    MANIFEST,
     Commit,
     clear,
     read_commits,
@@ -24,6 +25,7 @@ from jobs.commits import (
 from jobs.inputs import Inputs, list_inputs, partitions
 from jobs.job import Job, kept_schema, read_model_facts
 from jobs.lock import Lock
+from jobs.losses import Lost, by_source, num_lost_rows
 from jobs.manifest import archive, write_manifest
 from jobs.options import ScoreOptions
 from jobs.progress import ProgressLine
@@ -36,6 +38,9 @@ __all__ = ["ERROR_RATE_EXIT", "MISSING_EXIT", "dry_run", "run"]
 
 MISSING_EXIT = 1
 ERROR_RATE_EXIT = 3
+
+SHOWN_LOSSES = 10
+"""Lines about what could not be read; the manifest has all."""
 
 PLAN_ALONE_FILES = 32
 PLAN_ALONE_BYTES = 2**30
@@ -59,26 +64,41 @@ def run(options: ScoreOptions, out: Console, err: Console) -> int:
             archive(job)
             pending = _remaining(plan, commits, job)
         progress = ProgressLine(err, sum(work.shard.num_rows for work in pending))
+        lost = list(plan.lost)
         if pending:
-            _score(pending, job, commits, progress, stack)
+            lost += _score(pending, job, commits, progress, stack)
         else:
             say(err, "everything was scored already")
-        if missing := _remaining(plan, commits, job):
-            return _report_missing([work.shard for work in missing], err)
+        gone = {(one.source, one.row_start) for one in lost}
+        missing = [work.shard for work in _remaining(plan, commits, job)]
+        if missing := [shard for shard in missing if (shard.source, shard.row_start) not in gone]:
+            return _report_missing(missing, err)
         commits = {id: _settled(commit, job) for id, commit in commits.items()}
-        write_manifest(job, commits, time.monotonic() - started)
+        write_manifest(job, commits, time.monotonic() - started, by_source(lost))
     _warn_of_others(job, err)
-    totals = sum_commits(commits[shard.id] for shard in plan.shards)
+    totals = sum_commits(commits[shard.id] for shard in plan.shards if shard.id in commits)
     show_totals(totals, job.configurations, out)
     say(out, _closing_line(totals, progress, job))
-    if totals.error_rate > options.max_error_rate:
-        say(
-            err,
-            f"{totals.num_errors:,} of {totals.num_rows:,} rows have no scores, more than --max-error-rate "
-            f"{options.max_error_rate:g} allows; the error column says why",
-        )
-        return ERROR_RATE_EXIT
-    return 0
+    return _judge_losses(totals, by_source(lost), plan, options, err)
+
+
+def _judge_losses(totals: Totals, lost: Sequence[Lost], plan: Plan, options: ScoreOptions, err: Console) -> int:
+    """Say what has no scores; return the exit code."""
+    for one in lost[:SHOWN_LOSSES]:
+        say(err, f"lost: {one.rows} of {one.source}: {one.reason}")
+    if len(lost) > SHOWN_LOSSES:
+        say(err, f"lost: {len(lost) - SHOWN_LOSSES:,} more; {MANIFEST} lists all")
+    num_lost = num_lost_rows(lost, plan.num_records, plan.num_bytes)
+    num_bad, num_rows = totals.num_errors + num_lost, totals.num_rows + num_lost
+    if not num_bad or num_bad <= options.max_error_rate * num_rows:
+        return 0
+    about = "about " if any(one.num_rows is None for one in lost) else ""
+    say(
+        err,
+        f"{about}{num_bad:,} of {num_rows:,} rows have no scores, more than --max-error-rate "
+        f"{options.max_error_rate:g} allows; the error column and {MANIFEST} say why",
+    )
+    return ERROR_RATE_EXIT
 
 
 def dry_run(options: ScoreOptions, out: Console) -> None:
@@ -169,16 +189,21 @@ def _warn_of_others(job: Job, err: Console) -> None:
 
 def _score(
     pending: Sequence[Work], job: Job, commits: dict[str, Commit], progress: ProgressLine, stack: ExitStack
-) -> None:
-    """Score shards and add their commit records to `commits`."""
+) -> list[Lost]:
+    """Score shards and add their commit records to `commits`; return those that could not be read."""
     from jobs.pipeline import cluster, score_shards
 
     with progress:
         stack.enter_context(cluster())
-        for commit, started, warnings in score_shards(pending, job):
+        lost = []
+        for commit, started, warnings, loss in score_shards(pending, job):
             progress.warn(warnings)
-            progress.add(commit, started)
-            commits[commit["shard"]] = commit
+            if loss is not None:
+                lost.append(loss)
+            if commit is not None:
+                progress.add(commit, started)
+                commits[commit["shard"]] = commit
+    return lost
 
 
 def _check_names(inputs: Inputs, options: ScoreOptions) -> None:

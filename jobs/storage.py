@@ -22,8 +22,9 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from csrm.errors import InputError
+from jobs.losses import Unreadable
 
-__all__ = ["Folder", "absolute", "mark_of", "open_location", "readable"]
+__all__ = ["BROKEN", "Folder", "absolute", "first_line", "mark_of", "open_location", "readable"]
 
 
 def open_location(location: str) -> tuple[AbstractFileSystem, str]:
@@ -54,12 +55,20 @@ def readable(location: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise InputError(f"{location}: no such file, folder or bucket") from None
+        raise Unreadable(f"{location}: no such file, folder or bucket") from None
     except PermissionError as error:
         raise InputError(f"{location}: access denied ({error}); check permissions and credentials") from None
-    except (OSError, EOFError, pa.ArrowException) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{location}: cannot be read ({reason}); mend or remove it") from None
+    except BROKEN as error:
+        raise Unreadable(f"{location}: cannot be read ({first_line(error)}); mend or remove it") from None
+
+
+BROKEN = (OSError, EOFError, pa.ArrowException)
+"""What reading a damaged file raises."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, as far as it fits on a line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _write_aside(root: str, name: str, data: bytes) -> Path:

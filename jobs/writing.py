@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,7 @@ from jobs.commits import MATRIX, Commit, commit_name
 from jobs.inputs import partitions
 from jobs.job import Job
 from jobs.lock import check_generation
+from jobs.losses import Lost
 from jobs.options import OUTPUT_COLUMNS
 from jobs.shards import Shard
 from jobs.tables import from_bytes
@@ -38,7 +40,7 @@ class Writer:
         self.job = job
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Write the one shard of a batch; return its commit record beside what the scorer noted.
+        """Write the one shard of a batch; return its commit record, or what is lost of it, beside the scorer's notes.
 
         Files first, then the record: a shard counts from the moment its record exists. All names and all
         bytes depend on the shard and its scores alone, so that a second try replaces what a first one
@@ -46,6 +48,8 @@ class Writer:
         """
         [row] = batch.to_pylist()
         work, job = Work.from_row(json.loads(row["work"])), self.job
+        if row["lost"] is not None:
+            return _outcome(batch, None, lost_shard(work.shard, row["lost"]))
         rows, scores, before = from_bytes(row["rows"]), from_bytes(row["scores"]), None
         rows = _with_failures(rows, json.loads(row["failed"]))
         if work.keep:
@@ -67,7 +71,21 @@ class Writer:
             job.target.publish(name, data)
             files[name] = {"num_rows": part.num_rows, "num_bytes": len(data)}
         commit = publish_commit(commit_record(work.shard, table, files, job, before), job)
-        return batch.select(["started", "warnings"]).append_column("commit", pa.array([commit]))
+        return _outcome(batch, commit, None)
+
+
+def _outcome(batch: pa.Table, commit: str | None, lost: Lost | None) -> pa.Table:
+    told = None if lost is None else json.dumps(asdict(lost))
+    return (
+        batch.select(["started", "warnings"])
+        .append_column("commit", pa.array([commit], pa.string()))
+        .append_column("lost", pa.array([told], pa.string()))
+    )
+
+
+def lost_shard(shard: Shard, reason: str) -> Lost:
+    """A shard that could not be read when its turn came."""
+    return Lost(source=shard.source, row_start=shard.row_start, num_rows=shard.num_rows, reason=reason)
 
 
 def matrix_table(shard: Shard, rows: pa.Table, scores: pa.Table, job: Job) -> pa.Table:

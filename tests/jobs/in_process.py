@@ -1,8 +1,6 @@
 """The scoring pipeline without Ray: the same stages, in this process."""
 
-import json
-
-from jobs.pipeline import Committed
+from jobs.pipeline import Outcome
 
 
 def write_in_process(pending, job):
@@ -16,4 +14,4 @@ def write_in_process(pending, job):
     scorer, writer = Scorer(job, 1), Writer(job)
     for batch in Reader(job)(pa.Table.from_pylist([work.to_row() for work in pending])):
         [row] = writer(scorer(batch)).to_pylist()
-        yield Committed(json.loads(row["commit"]), row["started"], row["warnings"])
+        yield Outcome.from_row(row)

@@ -51,6 +51,7 @@ def write(job, rows, scores, shard=SHARD):
         "warnings": [["careful"]],
         "scores": pa.array([to_bytes(scores)], pa.large_binary()),
         "failed": ["{}"],
+        "lost": pa.array([None], pa.string()),
     }
     [result] = Writer(job)(pa.table(row)).to_pylist()
     assert (result["started"], result["warnings"]) == (1.5, ["careful"])
