@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jobs.commits import Commit
+from jobs.commits import Commit, matrix_files
 from jobs.job import Column, Job
 from jobs.shards import Shard
 from jobs.storage import Folder
@@ -115,7 +115,7 @@ def join_scores(num_rows: int, names: Iterable[str], *parts: pa.Table, explain: 
 
 def standing_scores(target: Folder, commit: Commit) -> pa.Table:
     """Scores of a committed shard, in the order of its records."""
-    parts = [_read_scores(data) for data in target.read(list(commit["files"])).values()]
+    parts = [_read_scores(data) for data in target.read(matrix_files(commit)).values()]
     table = pa.concat_tables(parts)
     # Partition folders split a shard; of the rows that share a number (a preference pair's) all are in one file.
     return table.take(np.argsort(table["row"].to_numpy(), kind="stable")).drop_columns("row")

@@ -1,6 +1,7 @@
 """What a target folder holds: commit records, the files they vouch for, and what a kill left behind.
 
 matrix/**/<shard>.parquet       rows, visible to readers
+errors/<shard>.parquet          see `jobs.dead_letters`
 manifest.json                   written last
 _csrm/commits/<shard>.json      a shard counts from the moment this exists
 _csrm/configurations/           texts of all configurations that there are columns of
@@ -24,10 +25,12 @@ from jobs.storage import Folder
 __all__ = [
     "COMMITS",
     "CONFIGURATIONS",
+    "ERRORS",
     "MANIFEST",
     "MATRIX",
     "clear",
     "commit_name",
+    "matrix_files",
     "read_commits",
     "refuse_other_matrix",
     "remove_leftovers",
@@ -37,6 +40,7 @@ __all__ = [
 
 COMMITS = "_csrm/commits"
 CONFIGURATIONS = "_csrm/configurations"
+ERRORS = "errors"
 MANIFEST = "manifest.json"
 MATRIX = "matrix"
 _OURS = re.compile(r"-\d{10}-[0-9a-f]{16}\.parquet$")
@@ -47,6 +51,11 @@ Commit = dict[str, Any]
 def commit_name(shard_id: str) -> str:
     """Return the name of a shard's commit record."""
     return f"{COMMITS}/{shard_id}.json"
+
+
+def matrix_files(commit: Commit) -> list[str]:
+    """Files of a committed shard that hold its rows."""
+    return [name for name in commit["files"] if name.startswith(f"{MATRIX}/")]
 
 
 def read_commits(target: Folder) -> dict[str, Commit]:
@@ -115,19 +124,20 @@ def remove_leftovers(target: Folder, commits: dict[str, Commit], stale: Iterable
     for id in stale:
         del commits[id]
     vouched = {name for commit in commits.values() for name in commit["files"]}
-    leftovers = [name for name in target.sizes(MATRIX) if name not in vouched and _OURS.search(name)]
-    target.remove([*leftovers, *target.sizes("_csrm/tmp")])
+    there = [*target.sizes(MATRIX), *target.sizes(ERRORS)]
+    leftovers = [name for name in there if name not in vouched and _OURS.search(name)]
+    target.remove([*leftovers, *target.sizes("_csrm/tmp"), *target.sizes("_csrm/attempts")])
 
 
 def clear(target: Folder) -> None:
     """Delete everything that `csrm score` wrote to a target, and nothing else."""
-    ours = [name for name in target.sizes(MATRIX) if _OURS.search(name)]
+    ours = [name for name in [*target.sizes(MATRIX), *target.sizes(ERRORS)] if _OURS.search(name)]
     target.remove([MANIFEST, *target.sizes(COMMITS), *target.sizes(CONFIGURATIONS), *ours, *target.sizes("_csrm/tmp")])
 
 
 def uncommitted(target: Folder, shards: Iterable[Shard], commits: Mapping[str, Commit]) -> list[Shard]:
     """Return planned shards that are not in the target as their commit records say, looked up afresh."""
-    records, files = target.sizes(COMMITS), target.sizes(MATRIX)
+    records, files = target.sizes(COMMITS), target.sizes(MATRIX) | target.sizes(ERRORS)
 
     def stands(shard: Shard) -> bool:
         commit = commits.get(shard.id)

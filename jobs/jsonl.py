@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 import pyarrow as pa
 
 from csrm.errors import RecordError
-from jobs.losses import Unreadable
+from jobs.losses import UnreadableError
 from jobs.storage import BROKEN
 
 __all__ = ["Span", "decode_line", "open_lines", "record_lines", "spans"]
@@ -95,7 +95,7 @@ def refuse_array(line: bytes, url: str) -> None:
     """Raise where a file's first record line shows one big JSON array rather than JSON Lines.
 
     Raises:
-        Unreadable: The line opens an array.
+        UnreadableError: The line opens an array.
     """
     if line.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"["):
-        raise Unreadable(f"{url}: a JSON array, not one object per line; convert it with: jq -c '.[]'")
+        raise UnreadableError(f"{url}: a JSON array, not one object per line; convert it with: jq -c '.[]'")

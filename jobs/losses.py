@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from csrm.errors import InputError
 
-__all__ = ["Lost", "Unreadable", "by_source", "num_lost_rows"]
+__all__ = ["Lost", "UnreadableError", "by_source", "num_lost_rows"]
 
 
-class Unreadable(InputError):
+class UnreadableError(InputError):
     """A file, or the rest of one, cannot be read; others can."""
 
 

@@ -100,6 +100,7 @@ def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
     from jobs import run
     from jobs.options import ScoreOptions
     from jobs.summary import say
+    from jobs.termination import TERMINATED_EXIT, Terminated, terminable
 
     try:
         columns = RecordColumns(**{name: settings.pop(f"{name}_column", None) for name in RecordColumns.__slots__})
@@ -111,9 +112,10 @@ def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
         run.dry_run(options, out)
         return
     try:
-        code = run.run(options, out, err)
-    except KeyboardInterrupt:
-        say(err, f"interrupted; the same command resumes, what is committed stays in {options.output}")
-        code = 130
+        with terminable():
+            code = run.run(options, out, err)
+    except (KeyboardInterrupt, Terminated) as stop:
+        word, code = ("terminated", TERMINATED_EXIT) if isinstance(stop, Terminated) else ("interrupted", 130)
+        say(err, f"{word}; the same command resumes, what is committed stays in {options.output}")
     if code:
         raise click.exceptions.Exit(code)

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from csrm.errors import InputError, RecordError
 from jobs.inputs import InputFile, file_format
 from jobs.jsonl import decode_line, open_lines, record_lines, refuse_array, spans
-from jobs.losses import Lost, Unreadable
+from jobs.losses import Lost, UnreadableError
 from jobs.parquet import row_ranges
 from jobs.storage import BROKEN, first_line, open_location, readable
 
@@ -150,7 +150,7 @@ def plan_file(
             if kind.records == "parquet":
                 return _plan_parquet(file, shard_rows)
             return _plan_jsonl(file, shard_rows, kind.compression, named_columns, limit)
-    except Unreadable as error:
+    except UnreadableError as error:
         whole = Lost(source=file.source, row_start=0, num_rows=None, reason=str(error), num_bytes=file.size)
         return FilePlan([], None, frozenset(), (whole,))
 

@@ -22,7 +22,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from csrm.errors import InputError
-from jobs.losses import Unreadable
+from jobs.losses import UnreadableError
 
 __all__ = ["BROKEN", "Folder", "absolute", "first_line", "mark_of", "open_location", "readable"]
 
@@ -55,11 +55,11 @@ def readable(location: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError:
-        raise Unreadable(f"{location}: no such file, folder or bucket") from None
+        raise UnreadableError(f"{location}: no such file, folder or bucket") from None
     except PermissionError as error:
         raise InputError(f"{location}: access denied ({error}); check permissions and credentials") from None
     except BROKEN as error:
-        raise Unreadable(f"{location}: cannot be read ({first_line(error)}); mend or remove it") from None
+        raise UnreadableError(f"{location}: cannot be read ({first_line(error)}); mend or remove it") from None
 
 
 BROKEN = (OSError, EOFError, pa.ArrowException)

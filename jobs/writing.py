@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from csrm.errors import InputError
 from jobs.columns import Work, all_columns, join_scores, standing_scores
-from jobs.commits import MATRIX, Commit, commit_name
+from jobs.commits import ERRORS, MATRIX, Commit, commit_name, matrix_files
+from jobs.dead_letters import dead_letters
 from jobs.inputs import partitions
 from jobs.job import Job
 from jobs.lock import check_generation
@@ -51,7 +52,7 @@ class Writer:
         if row["lost"] is not None:
             return _outcome(batch, None, lost_shard(work.shard, row["lost"]))
         rows, scores, before = from_bytes(row["rows"]), from_bytes(row["scores"]), None
-        rows = _with_failures(rows, json.loads(row["failed"]))
+        unfailed, rows = rows, _with_failures(rows, json.loads(row["failed"]))
         if work.keep:
             before = json.loads(job.target.read([commit_name(work.shard.id)])[commit_name(work.shard.id)])
             scores = join_scores(
@@ -70,6 +71,11 @@ class Writer:
             data = to_parquet(part)
             job.target.publish(name, data)
             files[name] = {"num_rows": part.num_rows, "num_bytes": len(data)}
+        letters = dead_letters(work.shard, unfailed, table, job)
+        if letters is not None:
+            data = to_parquet(letters)
+            job.target.publish(f"{ERRORS}/{work.shard.id}.parquet", data)
+            files[f"{ERRORS}/{work.shard.id}.parquet"] = {"num_rows": letters.num_rows, "num_bytes": len(data)}
         commit = publish_commit(commit_record(work.shard, table, files, job, before), job)
         return _outcome(batch, commit, None)
 
@@ -168,7 +174,7 @@ def refresh_summary(commit: dict[str, Any], job: Job) -> dict[str, Any]:
     thresholds = {configuration.id: configuration.threshold for configuration in job.configurations}
     if all(commit["summary"][name]["threshold"] == value for name, value in thresholds.items()):
         return commit
-    parts = job.target.read(list(commit["files"])).values()
+    parts = job.target.read(matrix_files(commit)).values()
     table = pa.concat_tables(pq.read_table(pa.BufferReader(p), columns=["record_id", "p_safe"]) for p in parts)
     commit = {**commit, "summary": commit["summary"] | _summaries(table, job)}
     publish_commit(commit, job)
@@ -226,8 +232,8 @@ def _folders(table: pa.Table, shard: Shard, job: Job) -> Iterator[tuple[list[str
 
 def align_columns(commit: Commit, job: Job) -> Commit:
     """Give a committed shard's files the columns that the matrix has, without scoring: drop some, add empty ones."""
-    files, names = {}, all_columns(job)
-    for name, data in job.target.read(list(commit["files"])).items():
+    files, names = {**commit["files"]}, all_columns(job)
+    for name, data in job.target.read(matrix_files(commit)).items():
         table = pq.read_table(pa.BufferReader(data))
         fields = join_scores(table.num_rows, names, table, explain=job.options.explain)
         place = table.column_names.index("reward")
