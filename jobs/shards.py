@@ -184,6 +184,8 @@ def _plan_jsonl(
                 if limit and num_rows >= limit:
                     break
         except BROKEN as error:
+            if not shards:
+                raise
             reason = f"{file.url}: breaks off after {num_rows:,} rows ({first_line(error)})"
             rest = max(0, file.size - raw.tell())
             lost.append(Lost(source=file.source, row_start=num_rows, num_rows=None, reason=reason, num_bytes=rest))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -24,6 +24,9 @@ from jobs.losses import Lost
 from jobs.options import OUTPUT_COLUMNS
 from jobs.shards import Shard
 from jobs.tables import from_bytes
+
+if TYPE_CHECKING:
+    from csrm.configurations import Configuration
 
 __all__ = ["Writer", "align_columns", "commit_record", "is_aligned", "matrix_table", "refresh_summary", "to_parquet"]
 
@@ -159,7 +162,7 @@ def commit_record(
         "num_errors": table.num_rows - table["error"].null_count,
         "num_tokens": pc.sum(table["num_tokens"]).as_py() or 0,
         "files": files,
-        "summary": summaries | _summaries(table, job),
+        "summary": summaries | _summaries(table, job.configurations),
         "columns": columns | job.columns,
         "explain": job.options.explain,
         "rows_of": job.identity,
@@ -171,12 +174,12 @@ def refresh_summary(commit: dict[str, Any], job: Job) -> dict[str, Any]:
 
     Those may change while no score does; then scores are read back and the record is written again.
     """
-    thresholds = {configuration.id: configuration.threshold for configuration in job.configurations}
-    if all(commit["summary"][name]["threshold"] == value for name, value in thresholds.items()):
+    scored = [configuration for configuration in job.configurations if configuration.id in commit["summary"]]
+    if all(commit["summary"][c.id]["threshold"] == c.threshold for c in scored):
         return commit
     parts = job.target.read(matrix_files(commit)).values()
     table = pa.concat_tables(pq.read_table(pa.BufferReader(p), columns=["record_id", "p_safe"]) for p in parts)
-    commit = {**commit, "summary": commit["summary"] | _summaries(table, job)}
+    commit = {**commit, "summary": commit["summary"] | _summaries(table, scored)}
     publish_commit(commit, job)
     return commit
 
@@ -188,8 +191,8 @@ def publish_commit(commit: dict[str, Any], job: Job) -> str:
     return text
 
 
-def _summaries(table: pa.Table, job: Job) -> dict[str, Any]:
-    return {c.id: _summary(table, c.id, c.threshold) for c in job.configurations}
+def _summaries(table: pa.Table, configurations: Iterable[Configuration]) -> dict[str, Any]:
+    return {c.id: _summary(table, c.id, c.threshold) for c in configurations}
 
 
 def _summary(table: pa.Table, name: str, threshold: float) -> dict[str, Any]:

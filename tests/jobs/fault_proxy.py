@@ -6,8 +6,8 @@ before the client sees any of them, so that a fault can cut them where it likes.
 The faults:
     error_500, slow_down: the server never sees the request; the client is told 500 InternalError or 503 SlowDown.
     lost_answer: the server obeys; the client's connection is reset in place of the answer.
-    reset, truncate: the server obeys; the client gets half of the answer's body (of its head, where it has no
-        body), then a reset, or an end of file like any other.
+    reset, truncate: the server obeys; the client gets half of the answer's body, nothing at all where the answer has
+        none, then a reset, or an end of file like any other.
     stall: the server obeys; the client hears nothing for `stall_s` seconds, then an end of file.
 """
 
@@ -216,9 +216,8 @@ class FaultProxy:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(reader.read(1), self.stall_s)  # returns when the client gives up
         if fault in ("reset", "truncate"):
-            head, body = answer.head, answer.body
             writer.transport.set_write_buffer_limits(0)  # so that `drain` waits for the last byte
-            writer.write(head + body[: len(body) // 2] if body else head[: len(head) // 2])
+            writer.write(answer.head + answer.body[: len(answer.body) // 2] if answer.body else b"")
             await writer.drain()
         if fault in ("reset", "lost_answer"):
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

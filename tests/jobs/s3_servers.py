@@ -27,6 +27,7 @@ HOST = "127.0.0.1"
 SWIFT = "swift==2.38.3"
 START_S = 120.0  # a busy machine needs half a minute for Swift
 STOP_S = 10.0
+HELLO = b"GET / HTTP/1.0\r\n\r\n"
 STORES = ("account", "container", "object")
 
 SWIFT_CONF = """\
@@ -163,7 +164,7 @@ def swift_server(folder: Path) -> Iterator[S3Server]:
     with contextlib.ExitStack() as stack:
         processes = {name: stack.enter_context(running(commands[name], logs[name])) for name in commands}
         for name, process in processes.items():  # all start at once: each takes seconds to import Swift
-            wait_for(process, ports[name], logs[name])
+            wait_for(process, ports[name], logs[name], b"version\r\n" if name == "memcached" else HELLO)
         yield S3Server(endpoint=f"http://{HOST}:{ports['proxy']}", key="test:tester", secret="testing")
 
 
@@ -218,10 +219,10 @@ def running(command: Sequence[str | Path], log: Path) -> Iterator[subprocess.Pop
             process.kill()  # of no effect on one that has ended
 
 
-def wait_for(process: subprocess.Popen, port: int, log: Path) -> None:
-    """Return once a process answers on its port."""
+def wait_for(process: subprocess.Popen, port: int, log: Path, question: bytes = HELLO) -> None:
+    """Return once a process says anything to a question on its port."""
     deadline = time.monotonic() + START_S
-    while not answers(port):
+    while not answers(port, question):
         if process.poll() is not None:
             raise RuntimeError(f"{process.args[0]} ended with code {process.returncode}; {tail(log)}")
         if time.monotonic() > deadline:
@@ -229,11 +230,10 @@ def wait_for(process: subprocess.Popen, port: int, log: Path) -> None:
         time.sleep(0.1)
 
 
-def answers(port: int) -> bool:
-    """Return whether a server says anything to a request; memcached's word for this one is ERROR."""
+def answers(port: int, question: bytes) -> bool:
     try:
         with socket.create_connection((HOST, port), timeout=1) as connection:
-            connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            connection.sendall(question)
             return bool(connection.recv(1))
     except OSError:
         return False

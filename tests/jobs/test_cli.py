@@ -1,7 +1,6 @@
 """Every command is documented; every mistake ends in one line and exit code 2."""
 
 import json
-import shutil
 
 import click
 import pytest
@@ -191,11 +190,13 @@ def test_trial_then_whole_then_refused_trial(score, tmp_path, in_process):
     assert "holds more rows of good.jsonl than the 1 asked for" in one_line(score("-", "--limit", "1"))
 
 
-def test_another_matrix_is_refused_and_replaced_when_told(score, tmp_path, in_process, policies):
+def test_rows_of_another_kind_are_refused_and_replaced_when_told(score, tmp_path, in_process, policies):
     assert score("-").exit_code == 0
-    assert "other options" in one_line(score("-", "--explain"))
-    assert "other configurations" in one_line(score("-", configurations=policies / "game.yaml"))
-    assert score("-", "--overwrite", configurations=policies / "game.yaml").exit_code == 0
+    assert "other options" in one_line(score("-", "--id-column", "text"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/good.jsonl").write_text('{"text": "hello"}\n')
+    assert "other input" in one_line(score("other"))
+    assert score("other", "--overwrite", configurations=policies / "game.yaml").exit_code == 0
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert [configuration["id"] for configuration in manifest["configurations"]] == ["game"]
 
@@ -203,9 +204,9 @@ def test_another_matrix_is_refused_and_replaced_when_told(score, tmp_path, in_pr
 def test_files_of_others_stop_an_overwrite_before_anything_is_gone(score, tmp_path, in_process):
     assert score("-").exit_code == 0
     (tmp_path / "out/matrix/part-0.parquet").touch()
-    before = sorted(tmp_path.rglob("*"))
+    before = sorted(tmp_path.rglob("*.parquet"))
     assert "part-0.parquet: not written by csrm score" in one_line(score("-", "--overwrite"))
-    assert before == sorted(tmp_path.rglob("*"))
+    assert before == sorted(tmp_path.rglob("*.parquet"))
 
 
 @pytest.mark.usefixtures("in_process")
@@ -213,17 +214,6 @@ def test_paths_are_shown_as_they_are(score, tmp_path):
     result = score("-", output=tmp_path / "[red] out")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1].endswith(f"{tmp_path}/[red] out")
-
-
-def test_another_model_and_another_calibration_are_refused(score, tmp_path, in_process, model_folder):
-    assert score("-").exit_code == 0
-    other = shutil.copytree(model_folder, tmp_path / "other")
-    facts = json.loads((other / "csrm.json").read_text())
-    (other / "csrm.json").write_text(json.dumps(facts | {"calibration": {"scale": 2.0, "bias": 0.0}}))
-    assert "other calibration;" in one_line(score("-", model=other))
-    (other / "csrm.json").write_text(json.dumps(facts | {"fingerprint": "another"}))
-    assert "other model;" in one_line(score("-", model=other))
-    assert score("-", "--overwrite", model=other).exit_code == 0
 
 
 def test_errors_of_ours_are_not_hidden(score, in_process):

@@ -25,7 +25,7 @@ def scored_cells(in_process):
 
     def count(self, encoded, names=None):
         scores = score(self, encoded, names)
-        cells.update(dict.fromkeys(names, encoded.num_records))
+        cells.update(dict.fromkeys(names or (), encoded.num_records))  # an estimate names none
         return scores
 
     in_process.setattr(Scorer, "score", count)
@@ -140,7 +140,7 @@ def test_a_new_policy_given_alone_adds_its_column(run, own_policies, scored_cell
     assert table(tmp_path / "out", "reward.game")["game"].null_count == 0
 
 
-def test_further_records_have_no_scores_under_configurations_that_were_not_given(run, own_policies, score, tmp_path):
+def test_further_records_have_no_scores_under_configurations_not_given(run, own_policies, score, in_process, tmp_path):
     (tmp_path / "in").mkdir()
     shutil.copy(tmp_path / "five.jsonl", tmp_path / "in/a.jsonl")
     assert score("in", configurations=own_policies).exit_code == 0

@@ -154,7 +154,11 @@ def test_summary_is_that_of_the_rows(rewards):
 
     class AnyJob:
         configurations = (Configuration,)
-        identity = {}  # noqa: RUF012
+        identity = columns = {}  # noqa: RUF012
+        others = ()
+
+        class options:  # noqa: N801
+            explain = False
 
     rows, scores = scored(AnyJob, np.array(rewards, np.float32).reshape(-1, 1), explain=False)
     table = pa.table({name: rows[name] for name in rows.column_names} | {"p_safe": scores["p_safe"]})
