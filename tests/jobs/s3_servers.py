@@ -136,7 +136,7 @@ class S3Server:
 @contextlib.contextmanager
 def moto_server(log: Path) -> Iterator[S3Server]:
     """Run moto, whose objects live in its memory; what it says goes to the file `log`."""
-    port = free_port()
+    [port] = free_ports(1)
     with running([sys.executable, "-m", "moto.server", "-H", HOST, "-p", str(port)], log) as process:
         wait_for(process, port, log)
         yield S3Server(endpoint=f"http://{HOST}:{port}", key="test:tester", secret="testing")
@@ -145,27 +145,32 @@ def moto_server(log: Path) -> Iterator[S3Server]:
 @contextlib.contextmanager
 def swift_server(folder: Path) -> Iterator[S3Server]:
     """Run Swift in an empty folder, which must be on a filesystem with extended attributes."""
-    binaries = install_swift() / "bin"
-    memcached = install_memcached()
+    binaries, memcached = install_swift() / "bin", install_memcached()
+    names = (*STORES, "memcached", "proxy")
+    ports = dict(zip(names, free_ports(len(names)), strict=True))
     user = pwd.getpwuid(os.getuid()).pw_name
+    configure_swift(folder.absolute(), ports, user)
+    store_ports = [str(ports[store]) for store in STORES]
+    finish([binaries / "python", "-c", MAKE_RINGS, folder, *store_ports], folder / "rings.log")
+
+    commands = {name: [binaries / f"swift-{name}-server", folder / f"{name}.conf", "-v"] for name in names}
+    commands["memcached"] = [memcached, "-u", user, "-l", HOST, "-p", str(ports["memcached"]), "-U", "0"]
+    logs = {name: folder / f"{name}.log" for name in names}
+    with contextlib.ExitStack() as stack:
+        processes = {name: stack.enter_context(running(commands[name], logs[name])) for name in names}
+        for name, process in processes.items():  # all start at once: each takes seconds to import Swift
+            wait_for(process, ports[name], logs[name], b"version\r\n" if name == "memcached" else HELLO)
+        yield S3Server(endpoint=f"http://{HOST}:{ports['proxy']}", key="test:tester", secret="testing")
+
+
+def configure_swift(folder: Path, ports: dict[str, int], user: str) -> None:
+    """Make the folder for objects and write a file for each server."""
     (folder / "devices" / "d1").mkdir(parents=True)
     (folder / "swift.conf").write_text(SWIFT_CONF)
-    ports = {name: free_port() for name in (*STORES, "memcached", "proxy")}
     for name in (*STORES, "proxy"):
         text = COMMON_CONF + (PROXY_CONF if name == "proxy" else STORE_CONF)
         facts = {"host": HOST, "folder": folder, "user": user, "store": name, "memcached_port": ports["memcached"]}
         (folder / f"{name}.conf").write_text(text.format(port=ports[name], **facts))
-    store_ports = [str(ports[store]) for store in STORES]
-    finish([binaries / "python", "-c", MAKE_RINGS, folder, *store_ports], folder / "rings.log")
-
-    commands = {name: [binaries / f"swift-{name}-server", folder / f"{name}.conf", "-v"] for name in (*STORES, "proxy")}
-    commands["memcached"] = [memcached, "-u", user, "-l", HOST, "-p", str(ports["memcached"]), "-U", "0"]
-    logs = {name: folder / f"{name}.log" for name in commands}
-    with contextlib.ExitStack() as stack:
-        processes = {name: stack.enter_context(running(commands[name], logs[name])) for name in commands}
-        for name, process in processes.items():  # all start at once: each takes seconds to import Swift
-            wait_for(process, ports[name], logs[name], b"version\r\n" if name == "memcached" else HELLO)
-        yield S3Server(endpoint=f"http://{HOST}:{ports['proxy']}", key="test:tester", secret="testing")
 
 
 def install_swift() -> Path:
@@ -185,14 +190,19 @@ def install_swift() -> Path:
 def install_memcached() -> str:
     """Return the path of memcached, from the system's packages if it has to be."""
     if shutil.which("memcached") is None:
-        with tempfile.NamedTemporaryFile(suffix=".log") as log:
-            finish(["apt-get", "install", "-y", "memcached"], Path(log.name))
+        try:
+            with tempfile.NamedTemporaryFile(suffix=".log") as log:
+                finish(["apt-get", "install", "-y", "memcached"], Path(log.name))
+        except (OSError, RuntimeError) as error:
+            raise RuntimeError(f"Swift needs memcached, which is neither here nor installable: {error}") from None
     return shutil.which("memcached")
 
 
-def free_port() -> int:
-    with socket.create_server((HOST, 0)) as server:
-        return server.getsockname()[1]
+def free_ports(num_ports: int) -> list[int]:
+    """Return ports on which nobody listens, each another."""
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(socket.create_server((HOST, 0))) for _ in range(num_ports)]
+        return [server.getsockname()[1] for server in servers]
 
 
 def finish(command: Sequence[str | Path], log: Path) -> None:
