@@ -36,6 +36,8 @@ CORES_PER_READER = 8
 """Tokenising takes about a hundredth of the time of scoring."""
 REPLICA_BYTES = 600 * 2**20
 """Memory of a scorer beside its weights; those count four times (wider as loaded, and what passes through)."""
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+"""What workers are told of the driver's environment: where the store is, and no credential."""
 MAX_BLOCKS = 4096
 """Reading tasks of a job; each is an object that the driver keeps track of."""
 
@@ -145,6 +147,8 @@ def cluster() -> Iterator[None]:
     if address:
         _check_reachable(address)
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    if endpoint := {name: os.environ[name] for name in ENDPOINT_VARIABLES if name in os.environ}:
+        local["runtime_env"] = {"env_vars": endpoint}
     try:
         with _quiet_backend():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)

@@ -24,8 +24,9 @@ from jobs.job import Job
 from jobs.jsonl import decode_line, open_lines, record_lines
 from jobs.losses import UnreadableError
 from jobs.parquet import read_ranges
+from jobs.remote import retried
 from jobs.shards import Shard
-from jobs.storage import mark_of, open_location, readable
+from jobs.storage import mark_of, open_file, open_location, readable
 from jobs.tables import to_bytes
 
 if TYPE_CHECKING:
@@ -111,9 +112,9 @@ def read_pass(shards: Sequence[Shard], job: Job) -> Iterator[Records]:
     assert kind is not None, url
     filesystem, path = open_location(url)
     with readable(url):
-        if mark_of(filesystem.info(path)) != shards[0].mark:
+        if mark_of(retried(filesystem.info, path)) != shards[0].mark:
             raise UnreadableError(f"{url}: changed while the job ran; run it again")
-        with filesystem.open(path, "rb") as raw:
+        with open_file(filesystem, path) as raw:
             if kind.records == "parquet":
                 found = _read_parquet(raw, shards, job)
             else:

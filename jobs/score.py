@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -68,6 +69,7 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     metavar="R",
     help="Share of records that may end without scores before the exit code is 3.",
 )
+@click.option("--s3-endpoint", metavar="URL", help="S3-compatible store of all s3:// places.  [default: AWS's own]")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to the output folder.")
 @click.option("--prune", is_flag=True, help="Drop columns of configurations that are not among those given.")
 @click.option(
@@ -75,7 +77,7 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     is_flag=True,
     help="Print what would be scored and why, with an estimate of tokens and time; write nothing.",
 )
-def score(dry_run: bool, **settings: Any) -> None:
+def score(dry_run: bool, s3_endpoint: str | None, **settings: Any) -> None:
     """Score every conversation in INPUT under every safety configuration.
 
     INPUT is a file, folder or glob, local or s3://, of Parquet or JSON Lines (plain, .gz, .zst). The
@@ -89,6 +91,8 @@ def score(dry_run: bool, **settings: Any) -> None:
       csrm score s3://lake/chats/ -c policies/ -o s3://lake/matrix/ --keep-columns lang,user --explain
       csrm score 'chats/*.parquet' -c policy.md -o runs/trial --limit 1000 --dry-run
     """
+    if s3_endpoint:
+        os.environ["AWS_ENDPOINT_URL_S3"] = s3_endpoint
     execute(settings, dry_run=dry_run)
 
 

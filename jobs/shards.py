@@ -24,7 +24,7 @@ from jobs.inputs import InputFile, file_format
 from jobs.jsonl import decode_line, open_lines, record_lines, refuse_array, spans
 from jobs.losses import Lost, UnreadableError
 from jobs.parquet import row_ranges
-from jobs.storage import BROKEN, first_line, open_location, readable
+from jobs.storage import BROKEN, first_line, open_file, open_location, readable
 
 __all__ = ["FilePlan", "Plan", "Shard", "plan_file", "plan_files"]
 
@@ -157,7 +157,7 @@ def plan_file(
 
 def _plan_parquet(file: InputFile, shard_rows: int) -> FilePlan:
     filesystem, path = open_location(file.url)
-    with filesystem.open(path, "rb") as raw, pq.ParquetFile(raw) as parquet:
+    with open_file(filesystem, path) as raw, pq.ParquetFile(raw) as parquet:
         metadata, schema = parquet.metadata, parquet.schema_arrow
         group_rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     shards = [_shard(file, *piece) for piece in row_ranges(group_rows, shard_rows)]
@@ -168,14 +168,14 @@ def _plan_jsonl(
     file: InputFile, shard_rows: int, compression: str | None, named_columns: Sequence[str], limit: int | None
 ) -> FilePlan:
     filesystem, path = open_location(file.url)
-    with filesystem.open(path, "rb") as raw:
+    with open_file(filesystem, path) as raw:
         sample = _first_lines(raw, compression, _SAMPLE_ROWS if named_columns else 1)
     if sample:
         refuse_array(sample[0], file.url)
     shards: list[Shard] = []
     lost: list[Lost] = []
     num_rows = 0
-    with filesystem.open(path, "rb") as raw:
+    with open_file(filesystem, path) as raw:
         try:
             for number, span in enumerate(spans(open_lines(raw, compression), shard_rows)):
                 place = {} if compression else {"byte_start": span.byte_start, "byte_end": span.byte_end}
