@@ -10,7 +10,7 @@ Shape letters: R records, W windows, N configurations, C clauses.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,10 +173,11 @@ def score_encoded(
     *,
     batch_tokens: int | None = None,
     explain: bool = False,
+    on_batch: Callable[[], None] = lambda: None,
 ) -> Scores:
     """Score tokenised conversations under prepared configurations; see `score`.
 
-    Windows with the same tokens are read once, however many records hold them.
+    Windows with the same tokens are read once, however many records hold them. `on_batch` is called after each pass.
     """
     batch_tokens = batch_tokens or BATCH_TOKENS.get(model.device.type, BATCH_TOKENS["cuda"])
     windows, starts, distinct_W = _distinct(encoded)
@@ -198,6 +199,7 @@ def score_encoded(
             cells = np.ix_(chosen, chunk.columns)
             violation[cells] = logits.float().cpu().numpy()
             worst[cells] = positions.cpu().numpy()
+            on_batch()
     reward, positions_RN = _worst_window(violation[distinct_W], worst[distinct_W], encoded.windows_per_record)
     return Scores(
         reward=reward,

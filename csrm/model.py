@@ -11,7 +11,7 @@ Shape letters: T packed tokens, B blocks, E hidden size, R windows, N configurat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -213,11 +213,14 @@ class CSRM(nn.Module):
         *,
         batch_tokens: int | None = None,
         explain: bool = False,
+        on_batch: Callable[[], None] = lambda: None,
     ) -> Scores:
         """Score tokenised conversations under prepared configurations. See `csrm.engine.score_encoded`."""
         from csrm import engine
 
-        return engine.score_encoded(self, encoded, columns, batch_tokens=batch_tokens, explain=explain)
+        return engine.score_encoded(
+            self, encoded, columns, batch_tokens=batch_tokens, explain=explain, on_batch=on_batch
+        )
 
     def encode_clauses(self, blocks: Sequence[TokenIds], *, keep_keys: bool = False) -> Encoded:
         """One pass over clause blocks, each pooled over all its tokens."""

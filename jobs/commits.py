@@ -1,8 +1,12 @@
 """What a target folder holds: commit records, the files they vouch for, and what a kill left behind.
 
 matrix/**/<shard>.parquet       rows, visible to readers
+errors/<shard>.parquet          see `jobs.dead_letters`
 manifest.json                   written last
 _csrm/commits/<shard>.json      a shard counts from the moment this exists
+_csrm/configurations/           texts of all configurations that there are columns of
+_csrm/attempts/                 see `jobs.isolation`
+_csrm/lock/                     see `jobs.lock`
 _csrm/tmp/                      files being written (local disk only)
 """
 
@@ -20,10 +24,13 @@ from jobs.storage import Folder
 
 __all__ = [
     "COMMITS",
+    "CONFIGURATIONS",
+    "ERRORS",
     "MANIFEST",
     "MATRIX",
     "clear",
     "commit_name",
+    "matrix_files",
     "read_commits",
     "refuse_other_matrix",
     "remove_leftovers",
@@ -32,6 +39,8 @@ __all__ = [
 ]
 
 COMMITS = "_csrm/commits"
+CONFIGURATIONS = "_csrm/configurations"
+ERRORS = "errors"
 MANIFEST = "manifest.json"
 MATRIX = "matrix"
 _OURS = re.compile(r"-\d{10}-[0-9a-f]{16}\.parquet$")
@@ -42,6 +51,11 @@ Commit = dict[str, Any]
 def commit_name(shard_id: str) -> str:
     """Return the name of a shard's commit record."""
     return f"{COMMITS}/{shard_id}.json"
+
+
+def matrix_files(commit: Commit) -> list[str]:
+    """Files of a committed shard that hold its rows."""
+    return [name for name in commit["files"] if name.startswith(f"{MATRIX}/")]
 
 
 def read_commits(target: Folder) -> dict[str, Commit]:
@@ -61,14 +75,14 @@ def read_commits(target: Folder) -> dict[str, Commit]:
 
 
 def refuse_other_matrix(target: Folder, commits: Mapping[str, Commit], identity: Mapping[str, Any]) -> None:
-    """Raise where a target holds what this job would not have written.
+    """Raise where a target holds other rows than this job would write.
 
     Raises:
-        InputError: Its matrix has other configurations, another model, input or options, or files of others.
+        InputError: Its matrix has another input or other options, or files of others.
     """
     choice = "choose another --output, or replace it with --overwrite"
     for commit in commits.values():
-        different = [key for key, value in identity.items() if commit["scored_by"].get(key) != value]
+        different = [key for key, value in identity.items() if commit.get("rows_of", {}).get(key) != value]
         if different:
             raise InputError(f"{target.url}: holds a matrix of other {' and '.join(different)}; {choice}")
     strangers = [name for name in target.sizes(MATRIX) if not _OURS.search(name)]
@@ -110,19 +124,20 @@ def remove_leftovers(target: Folder, commits: dict[str, Commit], stale: Iterable
     for id in stale:
         del commits[id]
     vouched = {name for commit in commits.values() for name in commit["files"]}
-    leftovers = [name for name in target.sizes(MATRIX) if name not in vouched and _OURS.search(name)]
-    target.remove([*leftovers, *target.sizes("_csrm/tmp")])
+    there = [*target.sizes(MATRIX), *target.sizes(ERRORS)]
+    leftovers = [name for name in there if name not in vouched and _OURS.search(name)]
+    target.remove([*leftovers, *target.sizes("_csrm/tmp"), *target.sizes("_csrm/attempts")])
 
 
 def clear(target: Folder) -> None:
     """Delete everything that `csrm score` wrote to a target, and nothing else."""
-    ours = [name for name in target.sizes(MATRIX) if _OURS.search(name)]
-    target.remove([MANIFEST, *target.sizes(COMMITS), *ours, *target.sizes("_csrm/tmp")])
+    ours = [name for name in [*target.sizes(MATRIX), *target.sizes(ERRORS)] if _OURS.search(name)]
+    target.remove([MANIFEST, *target.sizes(COMMITS), *target.sizes(CONFIGURATIONS), *ours, *target.sizes("_csrm/tmp")])
 
 
 def uncommitted(target: Folder, shards: Iterable[Shard], commits: Mapping[str, Commit]) -> list[Shard]:
     """Return planned shards that are not in the target as their commit records say, looked up afresh."""
-    records, files = target.sizes(COMMITS), target.sizes(MATRIX)
+    records, files = target.sizes(COMMITS), target.sizes(MATRIX) | target.sizes(ERRORS)
 
     def stands(shard: Shard) -> bool:
         commit = commits.get(shard.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from csrm.encoding import EncodedConversations, Encoder
+from jobs.columns import Work
 from jobs.job import Job
 from jobs.progress import clock_time
 from jobs.reading import encode_records, read_pass
@@ -66,18 +67,38 @@ def estimate(shards: Sequence[Shard], job: Job) -> Estimate:
     )
 
 
-def show_estimate(found: Estimate | None, plan: Plan, pending: Sequence[Shard], job: Job, console: Console) -> None:
-    """Print what a run would read and do."""
-    num_records = sum(shard.num_rows for shard in pending)
+def show_estimate(
+    found: Estimate | None,
+    plan: Plan,
+    pending: Sequence[Work],
+    reasons: Mapping[str, Mapping[str, int]],
+    job: Job,
+    console: Console,
+) -> None:
+    """Print what a run would read and do, and why.
+
+    Args:
+        found: of the sample; None with nothing to score.
+        plan: the input.
+        pending: what is to be done.
+        reasons: of `jobs.columns.reasons`.
+        job: the run.
+        console: where to.
+    """
+    num_records = sum(work.shard.num_rows for work in pending)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
+    table.add_column()
     table.add_row("files", f"{len({shard.source for shard in plan.shards}):,}")
     table.add_row("shards", f"{len(plan.shards):,}")
     table.add_row("  already scored", f"{len(plan.shards) - len(pending):,}")
     table.add_row("records to score", f"{num_records:,}")
     table.add_row("configurations", f"{len(job.configurations):,}")
-    table.add_row("cells", f"{num_records * len(job.configurations):,}")
+    table.add_row("cells to score", f"{sum(work.shard.num_rows * len(work.score) for work in pending):,}")
+    for name, why in reasons.items():
+        for reason, number in why.items():
+            table.add_row(f"  {name}", f"{number:,}", reason)
     if found:
         tokens = num_records * found.tokens_per_record
         table.add_row("tokens (estimate)", f"{tokens:,.0f}")

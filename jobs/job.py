@@ -20,10 +20,13 @@ from jobs.storage import Folder
 if TYPE_CHECKING:
     from csrm.configurations import Configuration
 
-__all__ = ["Job", "ModelFacts", "kept_schema", "read_model_facts"]
+__all__ = ["Column", "Job", "ModelFacts", "kept_schema", "read_model_facts"]
 
-FORMAT = 1
+FORMAT = 2
 """Of commit records and matrix files."""
+
+Column = dict[str, Any]
+"""What a column was scored by; see `Job.columns`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,33 +54,39 @@ class Job:
     """Folder that the matrix is written to."""
     kept: pa.Schema
     """Kept columns with the types that all input files agree on."""
+    others: tuple[str, ...] = ()
+    """Configurations that the matrix has columns of and that are not this job's; rows that it adds have no scores
+    under them."""
+    generation: int | None = None
+    """Of the lock that this job holds; None without one."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What a shard's scores depend on besides its rows: scored by the same, it is not scored again."""
+        """What a shard's rows depend on besides the input file, scores aside: a matrix has rows of one kind."""
         options = self.options
         return {
             "format": FORMAT,
             "input": self.input_root,
-            "model": self.model.fingerprint,
-            "calibration": self._calibration_fingerprints(),
-            "configurations": {c.id: c.fingerprint for c in self.configurations},
             "options": {
                 "columns": asdict(options.columns),
                 "id_column": options.id_column,
                 "keep_columns": list(options.keep_columns),
                 "partition_by": list(options.partition_by),
-                "explain": options.explain,
             },
         }
 
-    def _calibration_fingerprints(self) -> dict[str, str]:
-        """Of the common line, and of those lines of single configurations that a column goes through."""
-        calibration = self.model.calibration
-        own = {c.id: calibration.of(c.fingerprint) for c in self.configurations}
-        common = Calibration(scale=calibration.scale, bias=calibration.bias)
-        used = {name: line.fingerprint for name, line in own.items() if line != common}
-        return used if len(used) == len(own) else {"": common.fingerprint} | used
+    @property
+    def columns(self) -> dict[str, Column]:
+        """What the scores under each configuration depend on besides the rows: a column of the same is current."""
+        return {
+            c.id: {
+                "configuration": c.fingerprint,
+                "model": self.model.fingerprint,
+                "calibration": self.model.calibration.of(c.fingerprint).fingerprint,
+                "explain": self.options.explain,
+            }
+            for c in self.configurations
+        }
 
 
 def read_model_facts(folder: str | None) -> ModelFacts:

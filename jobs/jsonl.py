@@ -12,11 +12,13 @@ from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
-from csrm.errors import InputError, RecordError
+from csrm.errors import RecordError
+from jobs.losses import UnreadableError
+from jobs.storage import BROKEN
 
 __all__ = ["Span", "decode_line", "open_lines", "record_lines", "spans"]
 
-_BUFFER_BYTES = 1 << 20
+_BUFFER_BYTES = 1 << 16  # where a file breaks off, this much before may be lost
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
@@ -47,18 +49,27 @@ def record_lines(lines: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def spans(lines: Iterable[bytes], shard_rows: int) -> Iterator[Span]:
-    """Count the records of a file and cut them into ranges of `shard_rows`, the last one shorter."""
+    """Count the records of a file and cut them into ranges of `shard_rows`, the last one shorter.
+
+    Where the lines break off with an error, it is raised after the range of those before it.
+    """
     row = offset = row_start = byte_start = 0
-    for line in lines:
-        offset += len(line)
-        if line.isspace():
-            continue
-        row += 1
-        if row - row_start == shard_rows:
-            yield Span(row_start, shard_rows, byte_start, offset)
-            row_start, byte_start = row, offset
+    broken: BaseException | None = None
+    try:
+        for line in lines:
+            offset += len(line)
+            if line.isspace():
+                continue
+            row += 1
+            if row - row_start == shard_rows:
+                yield Span(row_start, shard_rows, byte_start, offset)
+                row_start, byte_start = row, offset
+    except BROKEN as error:
+        broken = error
     if row > row_start:
         yield Span(row_start, row - row_start, byte_start, offset)
+    if broken is not None:
+        raise broken
 
 
 def decode_line(line: bytes) -> dict[str, Any]:
@@ -84,7 +95,7 @@ def refuse_array(line: bytes, url: str) -> None:
     """Raise where a file's first record line shows one big JSON array rather than JSON Lines.
 
     Raises:
-        InputError: The line opens an array.
+        UnreadableError: The line opens an array.
     """
     if line.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"["):
-        raise InputError(f"{url}: a JSON array, not one object per line; convert it with: jq -c '.[]'")
+        raise UnreadableError(f"{url}: a JSON array, not one object per line; convert it with: jq -c '.[]'")

@@ -5,34 +5,45 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any
 
 import csrm
-from jobs.commits import MANIFEST, Commit
-from jobs.job import Job
+from jobs.columns import all_columns
+from jobs.commits import CONFIGURATIONS, MANIFEST, Commit
+from jobs.job import Column, Job
+from jobs.losses import Lost
 from jobs.summary import sum_commits
 
-__all__ = ["build_manifest", "write_manifest"]
+__all__ = ["archive", "build_manifest", "write_manifest"]
 
-FORMAT = 1
+FORMAT = 2
 _PACKAGES = ("ray", "torch", "transformers", "pyarrow")
 
 
-def build_manifest(job: Job, commits: Mapping[str, Commit], seconds: float) -> dict[str, Any]:
+def build_manifest(
+    job: Job,
+    commits: Mapping[str, Commit],
+    seconds: float,
+    others: Sequence[Mapping[str, Any]] = (),
+    lost: Sequence[Lost] = (),
+) -> dict[str, Any]:
     """Return the manifest of a target.
 
     Args:
         job: the run that completed it.
         commits: every commit record of the target.
         seconds: wall-clock time of that run.
+        others: configurations of columns that are not the job's, as `archive` keeps them.
+        lost: what of the input that run could not read.
     """
     totals = sum_commits(commits.values())
     return {
         "format": FORMAT,
-        "configurations": [_configuration(configuration) for configuration in job.configurations],
+        "configurations": [*map(_configuration, job.configurations), *others],
+        "columns": _columns(commits.values(), job),
         "model": {"name": job.model.name, "path": job.model.path, "fingerprint": job.model.fingerprint},
         "calibration": {**job.model.calibration.to_json(), "fingerprint": job.model.calibration.fingerprint},
         "input": job.input_root,
@@ -50,15 +61,43 @@ def build_manifest(job: Job, commits: Mapping[str, Commit], seconds: float) -> d
             "tokens": totals.num_tokens,
             "seconds": round(seconds, 3),
         },
+        "lost": [asdict(one) for one in lost],
         "shards": sorted(commits),
     }
 
 
-def write_manifest(job: Job, commits: Mapping[str, Commit], seconds: float) -> None:
+def write_manifest(job: Job, commits: Mapping[str, Commit], seconds: float, lost: Sequence[Lost] = ()) -> None:
     """Build the manifest and publish it in the target."""
-    manifest = build_manifest(job, commits, seconds)
+    manifest = build_manifest(job, commits, seconds, _archived(job, commits.values()), lost)
     text = json.dumps(manifest, indent=2, ensure_ascii=False, default=str)
     job.target.publish(MANIFEST, f"{text}\n".encode())
+
+
+def archive(job: Job) -> None:
+    """Keep the texts of the job's configurations in the target, by fingerprint: later jobs may not be given them."""
+    known = job.target.sizes(CONFIGURATIONS)
+    for configuration in job.configurations:
+        name = f"{CONFIGURATIONS}/{configuration.fingerprint}.json"
+        if name not in known:
+            job.target.publish(name, json.dumps(_configuration(configuration), ensure_ascii=False).encode())
+
+
+def _archived(job: Job, commits: Iterable[Commit]) -> list[dict[str, Any]]:
+    """Configurations of columns that are not the job's."""
+    columns = _columns(commits, job)
+    fingerprints = {column["configuration"] for name in job.others for column in columns[name]}
+    names = [f"{CONFIGURATIONS}/{fingerprint}.json" for fingerprint in sorted(fingerprints)]
+    return [json.loads(text) for text in job.target.read(names).values()]
+
+
+def _columns(commits: Iterable[Commit], job: Job) -> dict[str, list[Column]]:
+    """What each column of the matrix was scored by: one thing, or several where only some shards were scored anew."""
+    found: dict[str, list[Column]] = {name: [] for name in all_columns(job)}
+    for commit in commits:
+        for name, column in commit["columns"].items():
+            if column is not None and column not in found[name]:
+                found[name].append(column)
+    return found
 
 
 def _configuration(configuration: Any) -> dict[str, Any]:

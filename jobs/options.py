@@ -55,8 +55,12 @@ class ScoreOptions:
     """Most records in a shard, the unit of work, of commit and of resume."""
     max_error_rate: float = 0.01
     """Share of records without scores above which the run counts as failed."""
+    batch_timeout_s: float | None = None
+    """Longest time of one forward pass, in seconds; a record that takes longer alone gets no scores. None: any."""
     overwrite: bool = False
-    """Whether to replace a matrix of other configurations, another model or another input."""
+    """Whether to replace a matrix of another input or with other options."""
+    prune: bool = False
+    """Whether to drop columns of configurations that are not given."""
 
     def __post_init__(self) -> None:
         for name in ("input", "configurations", "output"):
@@ -66,6 +70,8 @@ class ScoreOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if self.batch_timeout_s is not None and self.batch_timeout_s <= 0:
+            raise ValueError(f"batch_timeout_s must be above 0, got {self.batch_timeout_s}")
         if not 0 <= self.max_error_rate <= 1:
             raise ValueError(f"max_error_rate must be between 0 and 1, got {self.max_error_rate}")
         self._check_names([*self.keep_columns, *self.partition_by])

@@ -13,20 +13,22 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from csrm.errors import CSRMError, InputError
+from jobs.columns import Work, group_passes
 from jobs.job import Job
+from jobs.losses import Lost
 from jobs.reading import Reader
 from jobs.scoring import Scorer
-from jobs.shards import FilePlan, Shard, group_passes
+from jobs.shards import FilePlan
 from jobs.writing import Writer
 
-__all__ = ["Committed", "Pools", "cluster", "map_in_tasks", "score_shards", "size_pools"]
+__all__ = ["Outcome", "Pools", "cluster", "map_in_tasks", "score_shards", "size_pools"]
 
 MAX_THREADS = 8
 """Threads of one replica; short passes do not use more."""
@@ -34,6 +36,8 @@ CORES_PER_READER = 8
 """Tokenising takes about a hundredth of the time of scoring."""
 REPLICA_BYTES = 600 * 2**20
 """Memory of a scorer beside its weights; those count four times (wider as loaded, and what passes through)."""
+ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
+"""What workers are told of the driver's environment: where the store is, and no credential."""
 MAX_BLOCKS = 4096
 """Reading tasks of a job; each is an object that the driver keeps track of."""
 
@@ -91,14 +95,22 @@ def size_pools(
     )
 
 
-class Committed(NamedTuple):
-    """A shard that has been written."""
+class Outcome(NamedTuple):
+    """A shard that has been written, or could not be read."""
 
-    commit: dict[str, Any]
+    commit: dict[str, Any] | None
     started: float
     """When its scoring started, in seconds since the epoch."""
     warnings: list[str]
     """What the model had to say of the configurations."""
+    lost: Lost | None = None
+
+    @classmethod
+    def from_row(cls, row: Mapping[str, Any]) -> Outcome:
+        """From what the writer returns."""
+        commit = row["commit"] and json.loads(row["commit"])
+        lost = row["lost"] and Lost(**json.loads(row["lost"]))
+        return cls(commit, row["started"], row["warnings"], lost)
 
 
 class Stage:
@@ -135,6 +147,8 @@ def cluster() -> Iterator[None]:
     if address:
         _check_reachable(address)
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
+    if endpoint := {name: os.environ[name] for name in ENDPOINT_VARIABLES if name in os.environ}:
+        local["runtime_env"] = {"env_vars": endpoint}
     try:
         with _quiet_backend():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -169,8 +183,8 @@ def map_in_tasks(function: Callable[[Any], FilePlan], files: Sequence[Any]) -> I
             yield from ray.get(reference)
 
 
-def score_shards(shards: Sequence[Shard], job: Job) -> Iterator[Committed]:
-    """Score shards on the cluster; yield each as it is committed, in any order.
+def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
+    """Score shards on the cluster; yield each when it is done with, in any order.
 
     Raises:
         CSRMError: What a worker raised that a user can mend.
@@ -185,11 +199,11 @@ def score_shards(shards: Sequence[Shard], job: Job) -> Iterator[Committed]:
     pools = size_pools(
         [count for count in cpus if count],
         int(resources.get("GPU", 0)),
-        len(shards),
+        len(work),
         num_actors=job.options.num_actors,
         max_replicas=max(1, int(resources.get("memory", 0) // replica_bytes)),
     )
-    blocks = _blocks(shards)
+    blocks = _blocks(work)
     results = (
         ray.data.from_arrow(blocks)
         .map_batches(
@@ -220,15 +234,15 @@ def score_shards(shards: Sequence[Shard], job: Job) -> Iterator[Committed]:
     )
     with _original_errors():
         for row in results.iter_rows():
-            yield Committed(json.loads(row["commit"]), row["started"], row["warnings"])
+            yield Outcome.from_row(row)
 
 
-def _blocks(shards: Sequence[Shard]) -> list[pa.Table]:
+def _blocks(work: Sequence[Work]) -> list[pa.Table]:
     """Return tables that describe shards, one to a reading task: a pass over a file, or several of them."""
-    passes = group_passes(shards)
+    passes = group_passes(work)
     size = -(-len(passes) // MAX_BLOCKS)
     parts = [passes[start : start + size] for start in range(0, len(passes), size)]
-    return [pa.Table.from_pylist([asdict(shard) for together in part for shard in together]) for part in parts]
+    return [pa.Table.from_pylist([one.to_row() for together in part for one in together]) for part in parts]
 
 
 def _configure_ray_data() -> None:

@@ -10,7 +10,6 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,19 +17,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from csrm.conversations import Message, parse_record
-from csrm.errors import InputError, RecordError
+from csrm.errors import RecordError
+from jobs.columns import Work, group_passes
 from jobs.inputs import file_format
 from jobs.job import Job
 from jobs.jsonl import decode_line, open_lines, record_lines
+from jobs.losses import UnreadableError
 from jobs.parquet import read_ranges
-from jobs.shards import Shard, group_passes
-from jobs.storage import mark_of, open_location, readable
+from jobs.remote import retried
+from jobs.shards import Shard
+from jobs.storage import mark_of, open_file, open_location, readable
 from jobs.tables import to_bytes
 
 if TYPE_CHECKING:
     from csrm.encoding import EncodedConversations, Encoder
 
-__all__ = ["RECORD_COLUMNS", "Reader", "Records", "encode_records", "read_pass"]
+__all__ = ["RAW_BYTES", "RECORD_COLUMNS", "Reader", "Records", "encode_records", "read_pass"]
 
 RECORD_COLUMNS = (
     *("chosen", "rejected", "prompt", "response", "completion", "text"),
@@ -39,12 +41,25 @@ RECORD_COLUMNS = (
 """Columns in which a conversation may be recognised; of Parquet, only these and named ones are read."""
 
 
+RAW_BYTES = 64 * 2**10
+"""Most bytes of a bad record that are kept."""
+
+
 class Records(NamedTuple):
     """The records of one shard: objects, or why a line is none."""
 
     values: Sequence[Mapping[str, Any] | RecordError]
     table: pa.Table | None
     """The same records as Parquet holds them."""
+    lines: Sequence[bytes] | None = None
+    """The same records as JSON Lines hold them."""
+
+    def raw(self, index: int) -> bytes:
+        """A record as it came, cut at `RAW_BYTES`; of Parquet, the columns that were read, as JSON."""
+        if self.lines is not None:
+            return self.lines[index][:RAW_BYTES]
+        text = json.dumps(self.values[index], ensure_ascii=False, default=str)
+        return text.encode("utf-8", "replace")[:RAW_BYTES]
 
 
 class Reader:
@@ -60,39 +75,53 @@ class Reader:
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Turn each row, which describes a shard, into one that holds it as Arrow bytes."""
-        for together in group_passes(Shard(**row) for row in batch.to_pylist()):
-            for shard, records in zip(together, read_pass(together, self.job), strict=True):
-                rows, encoded = encode_records(shard, records, self.job, self.encoder)
-                yield pa.table(
-                    {
-                        "shard": [json.dumps(asdict(shard))],
-                        "rows": pa.array([to_bytes(rows)], pa.large_binary()),
-                        "encoded": pa.array([to_bytes(encoded.to_arrow())], pa.large_binary()),
-                    }
-                )
+        for together in group_passes(map(Work.from_row, batch.to_pylist())):
+            rest = list(together)
+            try:
+                for records in read_pass([work.shard for work in together], self.job):
+                    rows, encoded = encode_records(rest[0].shard, records, self.job, self.encoder)
+                    yield _row(rest.pop(0), rows, encoded.to_arrow())
+            except UnreadableError as error:
+                for work in rest:
+                    yield _row(work, lost=str(error))
+
+
+def _row(
+    work: Work, rows: pa.Table | None = None, encoded: pa.Table | None = None, lost: str | None = None
+) -> pa.Table:
+    """A shard as it leaves the reader: its rows and their conversations, or why they are lost."""
+    return pa.table(
+        {
+            "work": [json.dumps(work.to_row())],
+            "rows": pa.array([rows if rows is None else to_bytes(rows)], pa.large_binary()),
+            "encoded": pa.array([encoded if encoded is None else to_bytes(encoded)], pa.large_binary()),
+            "lost": pa.array([lost], pa.string()),
+        }
+    )
 
 
 def read_pass(shards: Sequence[Shard], job: Job) -> Iterator[Records]:
     """Read shards that lie in one pass over a file, in order.
 
     Raises:
-        InputError: The file cannot be read, or is not the one that was planned.
+        UnreadableError: The file cannot be read, or is not the one that was planned.
+        InputError: Access is denied.
     """
     url = shards[0].url
     kind = file_format(url)
     assert kind is not None, url
     filesystem, path = open_location(url)
     with readable(url):
-        if mark_of(filesystem.info(path)) != shards[0].mark:
-            raise InputError(f"{url}: changed while the job ran; run it again")
-        with filesystem.open(path, "rb") as raw:
+        if mark_of(retried(filesystem.info, path)) != shards[0].mark:
+            raise UnreadableError(f"{url}: changed while the job ran; run it again")
+        with open_file(filesystem, path) as raw:
             if kind.records == "parquet":
                 found = _read_parquet(raw, shards, job)
             else:
                 found = _read_jsonl(raw, shards, kind.compression)
             for shard, records in zip(shards, found, strict=True):
                 if len(records.values) != shard.num_rows:
-                    raise InputError(f"{url}: ends after {shard.row_start + len(records.values)} rows; run again")
+                    raise UnreadableError(f"{url}: ends after {shard.row_start + len(records.values)} rows; run again")
                 yield records
 
 
@@ -100,15 +129,15 @@ def encode_records(shard: Shard, records: Records, job: Job, encoder: Encoder) -
     """Return the rows that records become, still without scores, and their conversations, encoded.
 
     A record that cannot be read keeps its row, with `error` filled and an empty conversation, which gets no
-    window and so no score. Columns of the rows: record_id, row, error, partition columns as text, num_tokens,
-    num_windows, kept columns.
+    window and so no score. Columns of the rows: record_id, row, error, raw (of a bad record, its bytes), partition
+    columns as text, num_tokens, num_windows, kept columns.
     """
     rows: list[dict[str, Any]] = []
     conversations: list[list[Message]] = []
     origins: list[int] = []
     for index, record in enumerate(records.values):
         for row, conversation in _rows(record, shard.row_start + index, shard.source, job):
-            rows.append(row)
+            rows.append(row if row.get("error") is None else row | {"raw": records.raw(index)})
             conversations.append(conversation)
             origins.append(index)
     encoded = encoder.encode(conversations)
@@ -153,7 +182,7 @@ def as_text(value: Any) -> str | None:
 
 
 def _row_schema(job: Job) -> pa.Schema:
-    fixed = [("record_id", pa.string()), ("row", pa.int64()), ("error", pa.string())]
+    fixed = [("record_id", pa.string()), ("row", pa.int64()), ("error", pa.string()), ("raw", pa.binary())]
     return pa.schema([*fixed, *((name, pa.string()) for name in job.options.partition_by)])
 
 
@@ -197,9 +226,9 @@ def _read_jsonl(raw: Any, shards: Sequence[Shard], compression: str | None) -> I
         row = 0
     for shard in shards:
         passed = shard.row_start - row
-        values = [_decoded(line) for line in islice(lines, passed, passed + shard.num_rows)]
+        own = list(islice(lines, passed, passed + shard.num_rows))
         row = shard.row_start + shard.num_rows
-        yield Records(values, None)
+        yield Records([_decoded(line) for line in own], None, own)
 
 
 def _decoded(line: bytes) -> Mapping[str, Any] | RecordError:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from rich.console import Console
 
 import csrm
 from csrm.errors import InputError
+from jobs.columns import Work, other_columns, plan_work, reasons
 from jobs.commits import (
+    MANIFEST,
     Commit,
     clear,
     read_commits,
@@ -21,18 +24,23 @@ from jobs.commits import (
 )
 from jobs.inputs import Inputs, list_inputs, partitions
 from jobs.job import Job, kept_schema, read_model_facts
-from jobs.manifest import write_manifest
+from jobs.lock import Lock
+from jobs.losses import Lost, by_source, num_lost_rows
+from jobs.manifest import archive, write_manifest
 from jobs.options import ScoreOptions
 from jobs.progress import ProgressLine
 from jobs.shards import Plan, Shard, plan_files
 from jobs.storage import Folder, absolute, open_location
 from jobs.summary import Totals, say, show_totals, sum_commits
-from jobs.writing import refresh_summary
+from jobs.writing import align_columns, is_aligned, refresh_summary
 
 __all__ = ["ERROR_RATE_EXIT", "MISSING_EXIT", "dry_run", "run"]
 
 MISSING_EXIT = 1
 ERROR_RATE_EXIT = 3
+
+SHOWN_LOSSES = 10
+"""Lines about what could not be read; the manifest has all."""
 
 PLAN_ALONE_FILES = 32
 PLAN_ALONE_BYTES = 2**30
@@ -49,28 +57,48 @@ def run(options: ScoreOptions, out: Console, err: Console) -> int:
     with ExitStack() as stack:
         with err.status("listing and counting"):
             job, plan = _plan(options, stack)
+        lock = stack.enter_context(Lock(job.target, say=lambda text: say(err, text)))
+        with err.status("looking for what is scored already"):
             commits = _open_target(job, plan)
-            pending = uncommitted(job.target, plan.shards, commits)
-        progress = ProgressLine(err, sum(shard.num_rows for shard in pending))
+            job = _joined(replace(job, generation=lock.generation), commits)
+            archive(job)
+            pending = _remaining(plan, commits, job)
+        progress = ProgressLine(err, sum(work.shard.num_rows for work in pending))
+        lost = list(plan.lost)
         if pending:
-            _score(pending, job, commits, progress, stack)
+            lost += _score(pending, job, commits, progress, stack)
         else:
             say(err, "everything was scored already")
-    if missing := uncommitted(job.target, plan.shards, commits):
-        return _report_missing(missing, err)
-    commits = {id: refresh_summary(commit, job) for id, commit in commits.items()}
-    write_manifest(job, commits, time.monotonic() - started)
-    totals = sum_commits(commits[shard.id] for shard in plan.shards)
+        gone = {(one.source, one.row_start) for one in lost}
+        missing = [work.shard for work in _remaining(plan, commits, job)]
+        if missing := [shard for shard in missing if (shard.source, shard.row_start) not in gone]:
+            return _report_missing(missing, err)
+        commits = {id: _settled(commit, job) for id, commit in commits.items()}
+        write_manifest(job, commits, time.monotonic() - started, by_source(lost))
+    _warn_of_others(job, err)
+    totals = sum_commits(commits[shard.id] for shard in plan.shards if shard.id in commits)
     show_totals(totals, job.configurations, out)
     say(out, _closing_line(totals, progress, job))
-    if totals.error_rate > options.max_error_rate:
-        say(
-            err,
-            f"{totals.num_errors:,} of {totals.num_rows:,} rows have no scores, more than --max-error-rate "
-            f"{options.max_error_rate:g} allows; the error column says why",
-        )
-        return ERROR_RATE_EXIT
-    return 0
+    return _judge_losses(totals, by_source(lost), plan, options, err)
+
+
+def _judge_losses(totals: Totals, lost: Sequence[Lost], plan: Plan, options: ScoreOptions, err: Console) -> int:
+    """Say what has no scores; return the exit code."""
+    for one in lost[:SHOWN_LOSSES]:
+        say(err, f"lost: {one.rows} of {one.source}: {one.reason}")
+    if len(lost) > SHOWN_LOSSES:
+        say(err, f"lost: {len(lost) - SHOWN_LOSSES:,} more; {MANIFEST} lists all")
+    num_lost = num_lost_rows(lost, plan.num_records, plan.num_bytes)
+    num_bad, num_rows = totals.num_errors + num_lost, totals.num_rows + num_lost
+    if not num_bad or num_bad <= options.max_error_rate * num_rows:
+        return 0
+    about = "about " if any(one.num_rows is None for one in lost) else ""
+    say(
+        err,
+        f"{about}{num_bad:,} of {num_rows:,} rows have no scores, more than --max-error-rate "
+        f"{options.max_error_rate:g} allows; the error column and {MANIFEST} say why",
+    )
+    return ERROR_RATE_EXIT
 
 
 def dry_run(options: ScoreOptions, out: Console) -> None:
@@ -85,10 +113,11 @@ def dry_run(options: ScoreOptions, out: Console) -> None:
         job, plan = _plan(options, stack)
         commits = {} if options.overwrite else read_commits(job.target)
         refuse_other_matrix(job.target, commits, job.identity)
-        stale_commits(job.target, commits, plan.shards)
-        pending = uncommitted(job.target, plan.shards, commits)
-        found = estimate(pending, job) if pending else None
-    show_estimate(found, plan, pending, job, out)
+        replaced = stale_commits(job.target, commits, plan.shards)
+        job = _joined(job, commits)
+        pending = _remaining(plan, commits, job)
+        found = estimate([work.shard for work in pending], job) if pending else None
+    show_estimate(found, plan, pending, reasons(pending, commits, replaced, job), job, out)
 
 
 def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
@@ -134,18 +163,47 @@ def _open_target(job: Job, plan: Plan) -> dict[str, Commit]:
     return commits
 
 
+def _joined(job: Job, commits: Mapping[str, Commit]) -> Job:
+    """The job as part of the matrix that is there: its further columns stay, and so do its worst clauses."""
+    others = () if job.options.prune else other_columns(commits.values(), job)
+    explain = job.options.explain or any(commit["explain"] for commit in commits.values())
+    return replace(job, others=others, options=replace(job.options, explain=explain))
+
+
+def _remaining(plan: Plan, commits: Mapping[str, Commit], job: Job) -> list[Work]:
+    """What is left to do, looked up afresh."""
+    missing = {shard.id for shard in uncommitted(job.target, plan.shards, commits)}
+    return list(plan_work(plan.shards, commits, missing, job))
+
+
+def _settled(commit: Commit, job: Job) -> Commit:
+    """A commit record whose files have the matrix's columns and whose verdicts follow the thresholds."""
+    return refresh_summary(commit if is_aligned(commit, job) else align_columns(commit, job), job)
+
+
+def _warn_of_others(job: Job, err: Console) -> None:
+    if job.others:
+        names = ", ".join(job.others)
+        say(err, f"columns of other configurations stay as they are: {names}; --prune drops them")
+
+
 def _score(
-    pending: Sequence[Shard], job: Job, commits: dict[str, Commit], progress: ProgressLine, stack: ExitStack
-) -> None:
-    """Score shards and add their commit records to `commits`."""
+    pending: Sequence[Work], job: Job, commits: dict[str, Commit], progress: ProgressLine, stack: ExitStack
+) -> list[Lost]:
+    """Score shards and add their commit records to `commits`; return those that could not be read."""
     from jobs.pipeline import cluster, score_shards
 
     with progress:
         stack.enter_context(cluster())
-        for commit, started, warnings in score_shards(pending, job):
+        lost = []
+        for commit, started, warnings, loss in score_shards(pending, job):
             progress.warn(warnings)
-            progress.add(commit, started)
-            commits[commit["shard"]] = commit
+            if loss is not None:
+                lost.append(loss)
+            if commit is not None:
+                progress.add(commit, started)
+                commits[commit["shard"]] = commit
+    return lost
 
 
 def _check_names(inputs: Inputs, options: ScoreOptions) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -55,6 +56,12 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     help="Most records in a shard, the unit of commit and resume.",
 )
 @click.option(
+    "--batch-timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="S",
+    help="Longest time of one forward pass; a record that takes longer gets no scores.  [default: any]",
+)
+@click.option(
     "--max-error-rate",
     type=click.FloatRange(0, 1),
     default=0.01,
@@ -62,14 +69,21 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     metavar="R",
     help="Share of records that may end without scores before the exit code is 3.",
 )
+@click.option("--s3-endpoint", metavar="URL", help="S3-compatible store of all s3:// places.  [default: AWS's own]")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to the output folder.")
-@click.option("--dry-run", is_flag=True, help="Print shards, cells and an estimate of tokens and time; write nothing.")
-def score(dry_run: bool, **settings: Any) -> None:
+@click.option("--prune", is_flag=True, help="Drop columns of configurations that are not among those given.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print what would be scored and why, with an estimate of tokens and time; write nothing.",
+)
+def score(dry_run: bool, s3_endpoint: str | None, **settings: Any) -> None:
     """Score every conversation in INPUT under every safety configuration.
 
     INPUT is a file, folder or glob, local or s3://, of Parquet or JSON Lines (plain, .gz, .zst). The
     matrix is one Parquet row per record, with a field of `reward` and of `p_safe` for each configuration.
-    A run that was stopped is resumed by the same command.
+    A run that was stopped is resumed by the same command. Run again with more configurations, with a
+    changed one, another model or changed input, it scores the cells that are not current and no others.
 
     \b
     Examples:
@@ -77,6 +91,8 @@ def score(dry_run: bool, **settings: Any) -> None:
       csrm score s3://lake/chats/ -c policies/ -o s3://lake/matrix/ --keep-columns lang,user --explain
       csrm score 'chats/*.parquet' -c policy.md -o runs/trial --limit 1000 --dry-run
     """
+    if s3_endpoint:
+        os.environ["AWS_ENDPOINT_URL_S3"] = s3_endpoint
     execute(settings, dry_run=dry_run)
 
 
@@ -88,6 +104,7 @@ def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
     from jobs import run
     from jobs.options import ScoreOptions
     from jobs.summary import say
+    from jobs.termination import TERMINATED_EXIT, Terminated, terminable
 
     try:
         columns = RecordColumns(**{name: settings.pop(f"{name}_column", None) for name in RecordColumns.__slots__})
@@ -99,9 +116,10 @@ def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
         run.dry_run(options, out)
         return
     try:
-        code = run.run(options, out, err)
-    except KeyboardInterrupt:
-        say(err, f"interrupted; the same command resumes, what is committed stays in {options.output}")
-        code = 130
+        with terminable():
+            code = run.run(options, out, err)
+    except (KeyboardInterrupt, Terminated) as stop:
+        word, code = ("terminated", TERMINATED_EXIT) if isinstance(stop, Terminated) else ("interrupted", 130)
+        say(err, f"{word}; the same command resumes, what is committed stays in {options.output}")
     if code:
         raise click.exceptions.Exit(code)

@@ -6,14 +6,15 @@ shards, under the same ids.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby, islice
+from itertools import islice
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,10 +22,11 @@ import pyarrow.parquet as pq
 from csrm.errors import InputError, RecordError
 from jobs.inputs import InputFile, file_format
 from jobs.jsonl import decode_line, open_lines, record_lines, refuse_array, spans
+from jobs.losses import Lost, UnreadableError
 from jobs.parquet import row_ranges
-from jobs.storage import open_location, readable
+from jobs.storage import BROKEN, first_line, open_file, open_location, readable
 
-__all__ = ["FilePlan", "Plan", "Shard", "group_passes", "plan_file", "plan_files"]
+__all__ = ["FilePlan", "Plan", "Shard", "plan_file", "plan_files"]
 
 _SAMPLE_ROWS = 1000
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
@@ -68,6 +70,8 @@ class FilePlan(NamedTuple):
     """Of Parquet; None for JSON Lines."""
     columns: frozenset[str]
     """Columns seen, for JSON Lines among the first records."""
+    lost: tuple[Lost, ...] = ()
+    """What of it cannot be read."""
 
 
 class Plan(NamedTuple):
@@ -75,11 +79,17 @@ class Plan(NamedTuple):
 
     shards: list[Shard]
     schemas: list[pa.Schema | None]
+    lost: list[Lost]
 
     @property
     def num_records(self) -> int:
         """Records of the input."""
         return sum(shard.num_rows for shard in self.shards)
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the files that have shards."""
+        return sum({shard.url: int(shard.mark.partition("-")[0]) for shard in self.shards}.values())
 
 
 def plan_files(
@@ -105,18 +115,22 @@ def plan_files(
     shards: list[Shard] = []
     schemas: list[pa.Schema | None] = []
     columns: set[str] = set()
+    lost: list[Lost] = []
     for plan in map_files(lambda file: plan_file(file, shard_rows, named_columns, limit), files):
         shards += plan.shards
         columns |= plan.columns
+        lost += plan.lost
         schemas += [plan.schema] if plan.shards and plan.schema not in schemas else []
         if limit and sum(shard.num_rows for shard in shards) >= limit:
             break
+    if not shards and lost:
+        raise InputError(lost[0].reason if len(files) == 1 else f"no file can be read; the first one: {lost[0].reason}")
     if not shards:
         raise InputError(f"{files[0].url}{' and the other files' * (len(files) > 1)}: no records, nothing to score")
     if unknown := [name for name in named_columns if name not in columns]:
         known = ", ".join(sorted(columns)) or "none"
         raise InputError(f"{shards[0].url}: no column {unknown[0]!r} in the input; columns found: {known}")
-    return Plan(_first_records(shards, limit) if limit else shards, schemas)
+    return Plan(_first_records(shards, limit) if limit else shards, schemas, lost)
 
 
 def plan_file(
@@ -125,26 +139,25 @@ def plan_file(
     """Count a file's rows and cut them into shards. An empty file has none.
 
     Raises:
-        InputError: The file cannot be read.
+        InputError: Access is denied.
     """
     if not file.size:
         return FilePlan([], None, frozenset())
     kind = file_format(file.source)
     assert kind is not None, file
-    with readable(file.url):
-        if kind.records == "parquet":
-            return _plan_parquet(file, shard_rows)
-        return _plan_jsonl(file, shard_rows, kind.compression, named_columns, limit)
-
-
-def group_passes(shards: Iterable[Shard]) -> list[list[Shard]]:
-    """Group shards that are read in one pass: pieces of a row group, or of a compressed file."""
-    return [list(together) for _, together in groupby(shards, key=lambda shard: (shard.source, shard.group))]
+    try:
+        with readable(file.url):
+            if kind.records == "parquet":
+                return _plan_parquet(file, shard_rows)
+            return _plan_jsonl(file, shard_rows, kind.compression, named_columns, limit)
+    except UnreadableError as error:
+        whole = Lost(source=file.source, row_start=0, num_rows=None, reason=str(error), num_bytes=file.size)
+        return FilePlan([], None, frozenset(), (whole,))
 
 
 def _plan_parquet(file: InputFile, shard_rows: int) -> FilePlan:
     filesystem, path = open_location(file.url)
-    with filesystem.open(path, "rb") as raw, pq.ParquetFile(raw) as parquet:
+    with open_file(filesystem, path) as raw, pq.ParquetFile(raw) as parquet:
         metadata, schema = parquet.metadata, parquet.schema_arrow
         group_rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
     shards = [_shard(file, *piece) for piece in row_ranges(group_rows, shard_rows)]
@@ -155,19 +168,37 @@ def _plan_jsonl(
     file: InputFile, shard_rows: int, compression: str | None, named_columns: Sequence[str], limit: int | None
 ) -> FilePlan:
     filesystem, path = open_location(file.url)
-    with filesystem.open(path, "rb") as raw:
-        sample = list(islice(record_lines(open_lines(raw, compression)), _SAMPLE_ROWS if named_columns else 1))
-    if not sample:
-        return FilePlan([], None, frozenset())
-    refuse_array(sample[0], file.url)
+    with open_file(filesystem, path) as raw:
+        sample = _first_lines(raw, compression, _SAMPLE_ROWS if named_columns else 1)
+    if sample:
+        refuse_array(sample[0], file.url)
     shards: list[Shard] = []
-    with filesystem.open(path, "rb") as raw:
-        for number, span in enumerate(spans(open_lines(raw, compression), shard_rows)):
-            place = {} if compression else {"byte_start": span.byte_start, "byte_end": span.byte_end}
-            shards.append(_shard(file, span.row_start, span.num_rows, 0 if compression else number, **place))
-            if limit and span.row_start + span.num_rows >= limit:
-                break
-    return FilePlan(shards, None, _columns(sample, named_columns))
+    lost: list[Lost] = []
+    num_rows = 0
+    with open_file(filesystem, path) as raw:
+        try:
+            for number, span in enumerate(spans(open_lines(raw, compression), shard_rows)):
+                place = {} if compression else {"byte_start": span.byte_start, "byte_end": span.byte_end}
+                shards.append(_shard(file, span.row_start, span.num_rows, 0 if compression else number, **place))
+                num_rows = span.row_start + span.num_rows
+                if limit and num_rows >= limit:
+                    break
+        except BROKEN as error:
+            if not shards:
+                raise
+            reason = f"{file.url}: breaks off after {num_rows:,} rows ({first_line(error)})"
+            rest = max(0, file.size - raw.tell())
+            lost.append(Lost(source=file.source, row_start=num_rows, num_rows=None, reason=reason, num_bytes=rest))
+    return FilePlan(shards, None, _columns(sample, named_columns), tuple(lost))
+
+
+def _first_lines(raw: BinaryIO, compression: str | None, number: int) -> list[bytes]:
+    """The first records, fewer where the file breaks off; what it breaks off with is met again when it is counted."""
+    found: list[bytes] = []
+    with contextlib.suppress(*BROKEN):
+        for line in islice(record_lines(open_lines(raw, compression)), number):
+            found.append(line)
+    return found
 
 
 def _shard(file: InputFile, row_start: int, num_rows: int, group: int, **place: int) -> Shard:

@@ -7,6 +7,7 @@ travel inside a task.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import platform
 import threading
@@ -15,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import fsspec
 import pyarrow as pa
@@ -22,17 +24,29 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from csrm.errors import InputError
+from jobs.losses import UnreadableError
+from jobs.remote import S3_SETTINGS, ResumingFile, error_code, is_transport, prepare, retried
 
-__all__ = ["Folder", "absolute", "mark_of", "open_location", "readable"]
+__all__ = ["BROKEN", "Folder", "absolute", "first_line", "mark_of", "open_file", "open_location", "readable"]
 
 
 def open_location(location: str) -> tuple[AbstractFileSystem, str]:
     """Return the filesystem of a path or URL, and the path within it."""
+    settings = S3_SETTINGS if location.startswith(("s3://", "s3a://")) else {}
     try:
-        filesystem, path = fsspec.core.url_to_fs(location)
+        filesystem, path = fsspec.core.url_to_fs(location, **settings)
     except (ValueError, ImportError) as error:
         raise InputError(f"{location}: {error}; give a local path or an s3:// URL") from None
+    if settings:
+        prepare(filesystem)
     return filesystem, str(path)
+
+
+def open_file(filesystem: AbstractFileSystem, path: str) -> BinaryIO:
+    """Open a file to be read, wherever it is."""
+    if isinstance(filesystem, LocalFileSystem):
+        return cast(BinaryIO, filesystem.open(path, "rb"))
+    return cast(BinaryIO, io.BufferedReader(ResumingFile(filesystem, path), _BUFFER_BYTES))
 
 
 def absolute(filesystem: AbstractFileSystem, path: str) -> str:
@@ -48,18 +62,33 @@ def mark_of(info: dict) -> str:
     return f"{info['size']}-{changed}".replace('"', "")
 
 
+_BUFFER_BYTES = 2**20
+
+
 @contextlib.contextmanager
 def readable(location: str) -> Iterator[None]:
     """Turn what a filesystem raises into one line that names the location."""
     try:
         yield
     except FileNotFoundError:
-        raise InputError(f"{location}: no such file, folder or bucket") from None
+        raise UnreadableError(f"{location}: no such file, folder or bucket") from None
     except PermissionError as error:
         raise InputError(f"{location}: access denied ({error}); check permissions and credentials") from None
-    except (OSError, EOFError, pa.ArrowException) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise InputError(f"{location}: cannot be read ({reason}); mend or remove it") from None
+    except Exception as error:
+        if is_transport(error):
+            raise InputError(f"{location}: cannot be reached ({first_line(error)}); run again") from None
+        if not isinstance(error, BROKEN):
+            raise
+        raise UnreadableError(f"{location}: cannot be read ({first_line(error)}); mend or remove it") from None
+
+
+BROKEN = (OSError, EOFError, pa.ArrowException)
+"""What reading a damaged file raises."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, as far as it fits on a line."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _write_aside(root: str, name: str, data: bytes) -> Path:
@@ -87,6 +116,11 @@ class Folder:
         filesystem, path = open_location(location)
         return cls(absolute(filesystem, path.rstrip("/")))
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether it lies in an object store."""
+        return not isinstance(open_location(self.url)[0], LocalFileSystem)
+
     def publish(self, name: str, data: bytes) -> None:
         """Write a file that becomes visible whole or not at all.
 
@@ -96,13 +130,13 @@ class Folder:
         if isinstance(filesystem, LocalFileSystem):
             _write_aside(root, name, data).replace(Path(root, name))
         else:
-            filesystem.pipe_file(f"{root}/{name}", data)
+            retried(filesystem.pipe_file, f"{root}/{name}", data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file, whole or not at all, unless there is one; return whether it was written.
 
-        Of any number that try at once, one succeeds. An object store must know conditional writes for that
-        (`If-None-Match`); one that does not tells nobody, see `jobs.lock`.
+        Of any number that try at once, each with data of its own, one succeeds locally and on stores that decide
+        between writers (`If-None-Match`). Others let several succeed, or do not know conditions: see `jobs.lock`.
         """
         filesystem, root = open_location(self.url)
         try:
@@ -113,14 +147,13 @@ class Folder:
                 finally:
                     aside.unlink()
             else:
-                filesystem.pipe_file(f"{root}/{name}", data, mode="create")
-        except FileExistsError:
-            return False
-        except OSError as error:
-            # A failed condition has no errno of its own, and not every server words it alike.
-            if "precondition" in str(error).lower():
-                return False
-            raise
+                retried(filesystem.pipe_file, f"{root}/{name}", data, mode="create")
+        except Exception as error:
+            # A failed condition has no errno of its own, and servers word it differently; they agree on the code.
+            if not isinstance(error, FileExistsError) and error_code(error) != "PreconditionFailed":
+                raise
+            # Where the answer to a first try was lost, what is there is what that try wrote.
+            return not isinstance(filesystem, LocalFileSystem) and self.read([name])[name] == data
         return True
 
     def sizes(self, prefix: str) -> dict[str, int]:
@@ -128,7 +161,7 @@ class Folder:
         filesystem, root = open_location(self.url)
         filesystem.invalidate_cache()
         with readable(self.url), contextlib.suppress(FileNotFoundError):
-            found = filesystem.find(f"{root}/{prefix}", detail=True)
+            found = retried(filesystem.find, f"{root}/{prefix}", detail=True)
             return {path.removeprefix(f"{root}/"): info["size"] for path, info in found.items()}
         return {}
 
@@ -136,7 +169,7 @@ class Folder:
         """Return the contents of files, by name, many at once."""
         filesystem, root = open_location(self.url)
         with ThreadPoolExecutor(max_workers=16) as pool:
-            contents = pool.map(filesystem.cat_file, [f"{root}/{name}" for name in names])
+            contents = pool.map(lambda name: retried(filesystem.cat_file, f"{root}/{name}"), names)
             return dict(zip(names, contents, strict=True))
 
     def remove(self, names: list[str]) -> None:
@@ -144,4 +177,4 @@ class Folder:
         filesystem, root = open_location(self.url)
         for name in names:
             with contextlib.suppress(FileNotFoundError):
-                filesystem.rm_file(f"{root}/{name}")
+                retried(filesystem.rm_file, f"{root}/{name}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -13,14 +14,21 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from csrm.errors import InputError
-from jobs.commits import MATRIX, commit_name
+from jobs.columns import Work, all_columns, join_scores, standing_scores
+from jobs.commits import ERRORS, MATRIX, Commit, commit_name, matrix_files
+from jobs.dead_letters import dead_letters
 from jobs.inputs import partitions
 from jobs.job import Job
+from jobs.lock import check_generation
+from jobs.losses import Lost
 from jobs.options import OUTPUT_COLUMNS
 from jobs.shards import Shard
 from jobs.tables import from_bytes
 
-__all__ = ["Writer", "commit_record", "matrix_table", "refresh_summary", "to_parquet"]
+if TYPE_CHECKING:
+    from csrm.configurations import Configuration
+
+__all__ = ["Writer", "align_columns", "commit_record", "is_aligned", "matrix_table", "refresh_summary", "to_parquet"]
 
 NUM_WORST = 3
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
@@ -36,36 +44,87 @@ class Writer:
         self.job = job
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Write the one shard of a batch; return its commit record beside what the scorer noted.
+        """Write the one shard of a batch; return its commit record, or what is lost of it, beside the scorer's notes.
 
         Files first, then the record: a shard counts from the moment its record exists. All names and all
         bytes depend on the shard and its scores alone, so that a second try replaces what a first one
         left.
         """
         [row] = batch.to_pylist()
-        shard = Shard(**json.loads(row["shard"]))
-        table = matrix_table(shard, from_bytes(row["rows"]), from_bytes(row["scores"]), self.job)
+        work, job = Work.from_row(json.loads(row["work"])), self.job
+        if row["lost"] is not None:
+            return _outcome(batch, None, lost_shard(work.shard, row["lost"]))
+        rows, scores, before = from_bytes(row["rows"]), from_bytes(row["scores"]), None
+        unfailed, rows = rows, _with_failures(rows, json.loads(row["failed"]))
+        if work.keep:
+            before = json.loads(job.target.read([commit_name(work.shard.id)])[commit_name(work.shard.id)])
+            scores = join_scores(
+                rows.num_rows,
+                [*work.score, *work.keep],
+                scores,
+                standing_scores(job.target, before),
+                explain=job.options.explain,
+            )
+        table = matrix_table(work.shard, rows, scores, job)
+        if job.generation is not None:
+            check_generation(job.target, job.generation)
         files = {}
-        for folder, part in _folders(table, shard, self.job):
-            name = "/".join([MATRIX, *folder, f"{shard.id}.parquet"])
+        for folder, part in _folders(table, work.shard, job):
+            name = "/".join([MATRIX, *folder, f"{work.shard.id}.parquet"])
             data = to_parquet(part)
-            self.job.target.publish(name, data)
+            job.target.publish(name, data)
             files[name] = {"num_rows": part.num_rows, "num_bytes": len(data)}
-        commit = publish_commit(commit_record(shard, table, files, self.job), self.job)
-        return batch.select(["started", "warnings"]).append_column("commit", pa.array([commit]))
+        letters = dead_letters(work.shard, unfailed, table, job)
+        if letters is not None:
+            data = to_parquet(letters)
+            job.target.publish(f"{ERRORS}/{work.shard.id}.parquet", data)
+            files[f"{ERRORS}/{work.shard.id}.parquet"] = {"num_rows": letters.num_rows, "num_bytes": len(data)}
+        commit = publish_commit(commit_record(work.shard, table, files, job, before), job)
+        return _outcome(batch, commit, None)
+
+
+def _outcome(batch: pa.Table, commit: str | None, lost: Lost | None) -> pa.Table:
+    told = None if lost is None else json.dumps(asdict(lost))
+    return (
+        batch.select(["started", "warnings"])
+        .append_column("commit", pa.array([commit], pa.string()))
+        .append_column("lost", pa.array([told], pa.string()))
+    )
+
+
+def lost_shard(shard: Shard, reason: str) -> Lost:
+    """A shard that could not be read when its turn came."""
+    return Lost(source=shard.source, row_start=shard.row_start, num_rows=shard.num_rows, reason=reason)
 
 
 def matrix_table(shard: Shard, rows: pa.Table, scores: pa.Table, job: Job) -> pa.Table:
-    """Return a shard's part of the matrix: columns of the contract, kept columns, partition columns last."""
+    """Return a shard's part of the matrix: columns of the contract, kept columns, partition columns last.
+
+    Args:
+        shard: which rows.
+        rows: all but their scores.
+        scores: structs with a field for each of the job's configurations, perhaps others too.
+        job: the matrix.
+    """
     assert rows.num_rows == scores.num_rows, (shard, rows.num_rows, scores.num_rows)
     table = rows.append_column("source", pa.array([shard.source] * rows.num_rows, pa.string()))
-    for name in scores.column_names:
-        table = table.append_column(name, scores.column(name))
-    unscored = pc.and_(pc.is_null(table["error"]), _unscored(scores["reward"]))
+    fields = join_scores(rows.num_rows, all_columns(job), scores, explain=job.options.explain)
+    for name in fields.column_names:
+        table = table.append_column(name, fields.column(name))
+    unscored = pc.and_(pc.is_null(table["error"]), _unscored(scores["reward"], job.columns))
     errors = pc.if_else(unscored, pa.scalar(_NO_SCORE), table["error"])
     table = table.set_column(table.column_names.index("error"), "error", errors)
     ours = [name for name in OUTPUT_COLUMNS if name in table.column_names]
     return table.select([*ours[:3], *job.kept.names, *ours[3:], *job.options.partition_by])
+
+
+def _with_failures(rows: pa.Table, failed: Mapping[str, str]) -> pa.Table:
+    """Rows with the errors that scoring added, by number of the row within the shard."""
+    if not failed:
+        return rows
+    reasons = [failed.get(str(number)) for number in range(rows.num_rows)]
+    errors = pc.coalesce(rows["error"], pa.array(reasons, pa.string()))
+    return rows.set_column(rows.column_names.index("error"), "error", errors)
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -79,8 +138,20 @@ def to_parquet(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def commit_record(shard: Shard, table: pa.Table, files: dict[str, dict[str, int]], job: Job) -> dict[str, Any]:
-    """Return what is known of a written shard; a function of the shard and its scores alone."""
+def commit_record(
+    shard: Shard, table: pa.Table, files: dict[str, dict[str, int]], job: Job, before: Commit | None = None
+) -> Commit:
+    """Return what is known of a written shard; a function of the shard and its scores alone.
+
+    Args:
+        shard: which rows.
+        table: as written.
+        files: names, rows and bytes.
+        job: the matrix.
+        before: the record of the same shard that this one replaces; knows the columns that are not the job's.
+    """
+    columns = {name: before["columns"].get(name) if before else None for name in job.others}
+    summaries = {name: before["summary"][name] for name in job.others if before and name in before["summary"]}
     return {
         "shard": shard.id,
         "source": shard.source,
@@ -91,8 +162,10 @@ def commit_record(shard: Shard, table: pa.Table, files: dict[str, dict[str, int]
         "num_errors": table.num_rows - table["error"].null_count,
         "num_tokens": pc.sum(table["num_tokens"]).as_py() or 0,
         "files": files,
-        "summary": _summaries(table, job),
-        "scored_by": job.identity,
+        "summary": summaries | _summaries(table, job.configurations),
+        "columns": columns | job.columns,
+        "explain": job.options.explain,
+        "rows_of": job.identity,
     }
 
 
@@ -101,12 +174,12 @@ def refresh_summary(commit: dict[str, Any], job: Job) -> dict[str, Any]:
 
     Those may change while no score does; then scores are read back and the record is written again.
     """
-    thresholds = {configuration.id: configuration.threshold for configuration in job.configurations}
-    if all(commit["summary"][name]["threshold"] == value for name, value in thresholds.items()):
+    scored = [configuration for configuration in job.configurations if configuration.id in commit["summary"]]
+    if all(commit["summary"][c.id]["threshold"] == c.threshold for c in scored):
         return commit
-    parts = job.target.read(list(commit["files"])).values()
+    parts = job.target.read(matrix_files(commit)).values()
     table = pa.concat_tables(pq.read_table(pa.BufferReader(p), columns=["record_id", "p_safe"]) for p in parts)
-    commit = {**commit, "summary": _summaries(table, job)}
+    commit = {**commit, "summary": commit["summary"] | _summaries(table, scored)}
     publish_commit(commit, job)
     return commit
 
@@ -118,8 +191,8 @@ def publish_commit(commit: dict[str, Any], job: Job) -> str:
     return text
 
 
-def _summaries(table: pa.Table, job: Job) -> dict[str, Any]:
-    return {c.id: _summary(table, c.id, c.threshold) for c in job.configurations}
+def _summaries(table: pa.Table, configurations: Iterable[Configuration]) -> dict[str, Any]:
+    return {c.id: _summary(table, c.id, c.threshold) for c in configurations}
 
 
 def _summary(table: pa.Table, name: str, threshold: float) -> dict[str, Any]:
@@ -160,7 +233,38 @@ def _folders(table: pa.Table, shard: Shard, job: Job) -> Iterator[tuple[list[str
         yield [*above, *folders], table.take(groups[group]).drop_columns(keys)
 
 
-def _unscored(scores: pa.ChunkedArray) -> pa.Array:
-    """Return which rows have no score under some configuration."""
+def align_columns(commit: Commit, job: Job) -> Commit:
+    """Give a committed shard's files the columns that the matrix has, without scoring: drop some, add empty ones."""
+    files, names = {**commit["files"]}, all_columns(job)
+    for name, data in job.target.read(matrix_files(commit)).items():
+        table = pq.read_table(pa.BufferReader(data))
+        fields = join_scores(table.num_rows, names, table, explain=job.options.explain)
+        place = table.column_names.index("reward")
+        table = table.drop_columns([struct for struct in fields.column_names if struct in table.column_names])
+        for number, struct in enumerate(fields.column_names):
+            table = table.add_column(place + number, struct, fields[struct])
+        data = to_parquet(table)
+        job.target.publish(name, data)
+        files[name] = {"num_rows": table.num_rows, "num_bytes": len(data)}
+    commit = {
+        **commit,
+        "files": files,
+        "columns": {name: commit["columns"].get(name) for name in names},
+        "explain": job.options.explain,
+        "summary": {name: part for name, part in commit["summary"].items() if name in names},
+    }
+    publish_commit(commit, job)
+    return commit
+
+
+def is_aligned(commit: Commit, job: Job) -> bool:
+    """Whether a committed shard's files have the columns that the matrix has."""
+    return set(commit["columns"]) == set(all_columns(job)) and commit["explain"] == job.options.explain
+
+
+def _unscored(scores: pa.ChunkedArray, names: Iterable[str]) -> pa.Array:
+    """Return which rows have no score under some of the named configurations."""
+    kind = scores.type
     fields = scores.combine_chunks().flatten()
-    return pa.array(np.logical_or.reduce([field.is_null().to_numpy(zero_copy_only=False) for field in fields]))
+    wanted = [fields[kind.get_field_index(name)].is_null().to_numpy(zero_copy_only=False) for name in names]
+    return pa.array(np.logical_or.reduce(wanted))

@@ -108,3 +108,35 @@ def running_cluster():
 
     with cluster():
         yield
+
+
+@pytest.fixture
+def score(tmp_path, policies, model_folder):
+    """Run `csrm score`; `"-"` stands for a good input file."""
+    from click.testing import CliRunner
+
+    from jobs.cli import cli
+
+    good = tmp_path / "good.jsonl"
+    good.write_text('{"text": "hello bank"}\n{"text": "kill"}\n')
+
+    def run(input_, *arguments, configurations=policies, output=tmp_path / "out", model=model_folder):
+        location = str(good if input_ == "-" else tmp_path / input_)
+        required = ["-c", str(configurations), "-o", str(output), "-m", str(model)]
+        return CliRunner().invoke(cli, ["score", location, *required, *arguments])
+
+    return run
+
+
+@pytest.fixture
+def in_process(monkeypatch):
+    """Replace the pipeline by one that runs here; yields the function so that a test can wrap it."""
+    import contextlib
+
+    from in_process import write_in_process
+
+    from jobs import pipeline
+
+    monkeypatch.setattr(pipeline, "cluster", contextlib.nullcontext)
+    monkeypatch.setattr(pipeline, "score_shards", write_in_process)
+    return monkeypatch

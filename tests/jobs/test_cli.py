@@ -1,17 +1,16 @@
 """Every command is documented; every mistake ends in one line and exit code 2."""
 
 import json
-import shutil
 
 import click
 import pytest
 from click.testing import CliRunner
+from in_process import write_in_process
 
 from csrm.errors import InputError
 from jobs import pipeline
 from jobs.cli import cli
 from jobs.commits import read_commits
-from jobs.pipeline import Committed
 from jobs.storage import Folder
 
 
@@ -40,20 +39,6 @@ def test_version():
     import csrm
 
     assert CliRunner().invoke(cli, ["--version"]).output.strip().endswith(csrm.__version__)
-
-
-@pytest.fixture
-def score(tmp_path, policies, model_folder):
-    """Run `csrm score`; `"-"` stands for a good input file."""
-    good = tmp_path / "good.jsonl"
-    good.write_text('{"text": "hello bank"}\n{"text": "kill"}\n')
-
-    def run(input_, *arguments, configurations=policies, output=tmp_path / "out", model=model_folder):
-        location = str(good if input_ == "-" else tmp_path / input_)
-        required = ["-c", str(configurations), "-o", str(output), "-m", str(model)]
-        return CliRunner().invoke(cli, ["score", location, *required, *arguments])
-
-    return run
 
 
 def one_line(result):
@@ -114,35 +99,9 @@ def test_dry_run_writes_nothing(score, tmp_path):
     shown = dict(line.rsplit(maxsplit=1) for line in result.stdout.splitlines() if "dry run" not in line)
     assert shown["shards"] == "2"
     assert shown["records to score"] == "2"
-    assert shown["cells"] == "4"
+    assert shown["cells to score"] == "4"
     assert shown["tokens (estimate)"] == "11"  # [CLS] user : hello bank [SEP], and without hello
     assert not (tmp_path / "out").exists()
-
-
-def write_in_process(pending, job):
-    """Stands in for the pipeline: the same stages, here."""
-    from dataclasses import asdict
-
-    import pyarrow as pa
-
-    from jobs.reading import Reader
-    from jobs.scoring import Scorer
-    from jobs.writing import Writer
-
-    scorer, writer = Scorer(job, 1), Writer(job)
-    for batch in Reader(job)(pa.Table.from_pylist([asdict(shard) for shard in pending])):
-        [row] = writer(scorer(batch)).to_pylist()
-        yield Committed(json.loads(row["commit"]), row["started"], row["warnings"])
-
-
-@pytest.fixture
-def in_process(monkeypatch):
-    """Replace the pipeline by one that runs here; yields the function so that a test can wrap it."""
-    import contextlib
-
-    monkeypatch.setattr(pipeline, "cluster", contextlib.nullcontext)
-    monkeypatch.setattr(pipeline, "score_shards", write_in_process)
-    return monkeypatch
 
 
 @pytest.mark.usefixtures("in_process")
@@ -210,7 +169,7 @@ def test_interrupted_run_keeps_what_is_committed_and_resumes(score, tmp_path, in
 
     in_process.setattr(pipeline, "score_shards", watched)
     assert score("-", "--shard-rows", "1").exit_code == 0
-    assert [shard.row_start for shard in resumed] == [1]
+    assert [work.shard.row_start for work in resumed] == [1]
     assert "everything was scored already" in score("-", "--shard-rows", "1").stderr
     assert len(resumed) == 1
 
@@ -231,11 +190,13 @@ def test_trial_then_whole_then_refused_trial(score, tmp_path, in_process):
     assert "holds more rows of good.jsonl than the 1 asked for" in one_line(score("-", "--limit", "1"))
 
 
-def test_another_matrix_is_refused_and_replaced_when_told(score, tmp_path, in_process, policies):
+def test_rows_of_another_kind_are_refused_and_replaced_when_told(score, tmp_path, in_process, policies):
     assert score("-").exit_code == 0
-    assert "other options" in one_line(score("-", "--explain"))
-    assert "other configurations" in one_line(score("-", configurations=policies / "game.yaml"))
-    assert score("-", "--overwrite", configurations=policies / "game.yaml").exit_code == 0
+    assert "other options" in one_line(score("-", "--id-column", "text"))
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/good.jsonl").write_text('{"text": "hello"}\n')
+    assert "other input" in one_line(score("other"))
+    assert score("other", "--overwrite", configurations=policies / "game.yaml").exit_code == 0
     manifest = json.loads((tmp_path / "out/manifest.json").read_text())
     assert [configuration["id"] for configuration in manifest["configurations"]] == ["game"]
 
@@ -243,9 +204,9 @@ def test_another_matrix_is_refused_and_replaced_when_told(score, tmp_path, in_pr
 def test_files_of_others_stop_an_overwrite_before_anything_is_gone(score, tmp_path, in_process):
     assert score("-").exit_code == 0
     (tmp_path / "out/matrix/part-0.parquet").touch()
-    before = sorted(tmp_path.rglob("*"))
+    before = sorted(tmp_path.rglob("*.parquet"))
     assert "part-0.parquet: not written by csrm score" in one_line(score("-", "--overwrite"))
-    assert before == sorted(tmp_path.rglob("*"))
+    assert before == sorted(tmp_path.rglob("*.parquet"))
 
 
 @pytest.mark.usefixtures("in_process")
@@ -253,17 +214,6 @@ def test_paths_are_shown_as_they_are(score, tmp_path):
     result = score("-", output=tmp_path / "[red] out")
     assert result.exit_code == 0
     assert result.stdout.splitlines()[-1].endswith(f"{tmp_path}/[red] out")
-
-
-def test_another_model_and_another_calibration_are_refused(score, tmp_path, in_process, model_folder):
-    assert score("-").exit_code == 0
-    other = shutil.copytree(model_folder, tmp_path / "other")
-    facts = json.loads((other / "csrm.json").read_text())
-    (other / "csrm.json").write_text(json.dumps(facts | {"calibration": {"scale": 2.0, "bias": 0.0}}))
-    assert "other calibration;" in one_line(score("-", model=other))
-    (other / "csrm.json").write_text(json.dumps(facts | {"fingerprint": "another"}))
-    assert "other model;" in one_line(score("-", model=other))
-    assert score("-", "--overwrite", model=other).exit_code == 0
 
 
 def test_errors_of_ours_are_not_hidden(score, in_process):

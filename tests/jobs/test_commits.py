@@ -18,7 +18,7 @@ from jobs.commits import (
 from jobs.shards import Shard
 from jobs.storage import Folder
 
-IDENTITY = {"input": "/in", "model": "m", "configurations": {"game": "1"}}
+IDENTITY = {"format": 2, "input": "/in", "options": {"explain": True}}
 
 
 def shard(row_start=0, num_rows=10, source="a.jsonl", mark="1"):
@@ -41,7 +41,7 @@ def commit(target, *shards, identity=IDENTITY):
             "row_start": one.row_start,
             "num_records": one.num_rows,
             "files": {name: {"num_rows": one.num_rows, "num_bytes": 4}},
-            "scored_by": identity,
+            "rows_of": identity,
         }
         target.publish(commit_name(one.id), json.dumps(record).encode())
     return read_commits(target)

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from csrm.errors import InputError
+from jobs.columns import Work
 from jobs.pipeline import (
     MAX_BLOCKS,
     MAX_THREADS,
@@ -65,7 +66,7 @@ def test_a_cluster_that_is_not_there_is_one_line_and_soon(address):
 
 def test_blocks_are_bounded_and_keep_shards_in_order():
     shards = [Shard(url=f"/{n}", source=str(n // 3), mark="1", row_start=n, num_rows=1, group=0) for n in range(30_000)]
-    blocks = _blocks(shards)
+    blocks = _blocks([Work(shard, ("bank",)) for shard in shards])
     assert len(blocks) <= MAX_BLOCKS
     assert [row for block in blocks for row in block["url"].to_pylist()] == [shard.url for shard in shards]
     assert all(block["source"].to_pylist().count(block["source"][0].as_py()) == 3 for block in blocks[:5])

@@ -2,7 +2,6 @@
 
 import gzip
 import json
-from dataclasses import asdict
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,9 +10,10 @@ import pytest
 from csrm.conversations import RecordColumns, parse_record
 from csrm.encoding import Encoder
 from csrm.errors import InputError
+from jobs.columns import Work, group_passes
 from jobs.inputs import list_inputs
 from jobs.reading import RECORD_COLUMNS, Reader, as_text, encode_records, read_pass
-from jobs.shards import group_passes, plan_files
+from jobs.shards import plan_files
 from jobs.tables import from_bytes
 
 
@@ -34,8 +34,9 @@ def read(make_job, tmp_path, model_folder):
         plan = plan_files(list_inputs(str(folder)).files, shard_rows)
         job = make_job(schemas=plan.schemas, **options)
         tables, num_encoded = [], 0
-        for together in group_passes(plan.shards):
-            for shard, records in zip(together, read_pass(together, job), strict=True):
+        for together in group_passes(Work(shard, ()) for shard in plan.shards):
+            shards = [work.shard for work in together]
+            for shard, records in zip(shards, read_pass(shards, job), strict=True):
                 rows, encoded = encode_records(shard, records, job, encoder)
                 assert encoded.num_records == rows.num_rows
                 num_encoded += encoded.num_windows
@@ -173,7 +174,7 @@ def test_reader_skips_shards_that_are_not_asked_for(make_job, tmp_path):
     path.write_bytes(gzip.compress(lines(*TEXTS)))
     shards = plan_files(list_inputs(str(path)).files, 3).shards
     reader = Reader(make_job(id_column="k"))
-    tables = reader(pa.Table.from_pylist([asdict(shards[1]), asdict(shards[3])]))
+    tables = reader(pa.Table.from_pylist([Work(shards[n], ("bank",)).to_row() for n in (1, 3)]))
     [first, second] = [from_bytes(table["rows"][0].as_buffer()) for table in tables]
     assert (first["row"].to_pylist(), first["record_id"].to_pylist()) == ([3, 4, 5], ["3", "4", "5"])
     assert (second["row"].to_pylist(), second["record_id"].to_pylist()) == ([9], ["9"])

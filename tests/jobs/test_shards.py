@@ -12,8 +12,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from csrm.errors import InputError
+from jobs.columns import Work, group_passes
 from jobs.inputs import list_inputs
-from jobs.shards import Shard, group_passes, plan_files
+from jobs.shards import Shard, plan_files
 
 SHARD = Shard(url="/in/a.jsonl", source="a.jsonl", mark="1", row_start=0, num_rows=2, group=0)
 COMPRESS = {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".json.zst": zstandard.ZstdCompressor().compress}
@@ -85,10 +86,10 @@ def test_only_what_must_be_is_read_in_one_pass(tmp_path):
     write_rows(tmp_path / "a.jsonl", 30)
     write_rows(tmp_path / "b.jsonl.gz", 30)
     write_rows(tmp_path / "c.parquet", 30)
-    passes = group_passes(plan(tmp_path, 5).shards)
+    passes = group_passes(Work(shard, ()) for shard in plan(tmp_path, 5).shards)
     sizes = {}
     for together in passes:
-        sizes.setdefault(together[0].source, []).append(len(together))
+        sizes.setdefault(together[0].shard.source, []).append(len(together))
     assert sizes == {"a.jsonl": [1] * 6, "b.jsonl.gz": [6], "c.parquet": [2, 2, 2, 2]}
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from csrm.errors import InputError
 from csrm.matrix import Scores, scores_to_arrow
-from jobs.commits import commit_name
+from jobs.columns import Work
+from jobs.commits import commit_name, matrix_files
 from jobs.shards import Shard
 from jobs.tables import from_bytes, to_bytes
 from jobs.writing import NUM_WORST, Writer, commit_record, matrix_table, refresh_summary, to_parquet
@@ -36,6 +37,7 @@ def scored(job, reward=REWARD, explain=True, **columns):
         "record_id": [f"id{n}" for n in range(len(reward))],
         "row": list(range(len(reward))),
         "error": pa.array(["broken" if b else None for b in bad], pa.string()),
+        "raw": pa.array([b"{" if b else None for b in bad], pa.binary()),
         "num_tokens": pa.array([0 if b else 5 for b in bad], pa.int32()),
         "num_windows": pa.array([0 if b else 1 for b in bad], pa.int32()),
     }
@@ -44,11 +46,13 @@ def scored(job, reward=REWARD, explain=True, **columns):
 
 def write(job, rows, scores, shard=SHARD):
     row = {
-        "shard": [json.dumps({name: getattr(shard, name) for name in Shard.__slots__})],
+        "work": [json.dumps(Work(shard, tuple(job.columns)).to_row())],
         "rows": pa.array([to_bytes(rows)], pa.large_binary()),
         "started": [1.5],
         "warnings": [["careful"]],
         "scores": pa.array([to_bytes(scores)], pa.large_binary()),
+        "failed": ["{}"],
+        "lost": pa.array([None], pa.string()),
     }
     [result] = Writer(job)(pa.table(row)).to_pylist()
     assert (result["started"], result["warnings"]) == (1.5, ["careful"])
@@ -101,7 +105,8 @@ def test_writing_twice_gives_the_same_bytes(make_job, tmp_path):
 def test_one_field_is_one_column_to_readers(make_job, tmp_path):
     job = make_job()
     commit = write(job, *scored(job, explain=False))
-    [(name, facts)] = commit["files"].items()
+    [name] = matrix_files(commit)
+    facts = commit["files"][name]
     assert facts == {"num_rows": 4, "num_bytes": (tmp_path / "out" / name).stat().st_size}
     query = f"SELECT p_safe.game FROM '{tmp_path}/out/matrix/**/*.parquet' ORDER BY row"
     p_safe = [value for (value,) in duckdb.sql(query).fetchall()]
@@ -118,14 +123,15 @@ def test_partitions_come_from_the_input_first_and_then_from_columns(make_job, tm
     lang = pa.array(["en", "en", None, "../x y"], pa.string())
     channel = pa.array(["web", "app", "web", ""], pa.string())
     commit = write(job, *scored(job, lang=lang, channel=channel), shard=shard)
-    folders = {name.removeprefix("matrix/").rpartition("/")[0]: n["num_rows"] for name, n in commit["files"].items()}
+    rows_of = {name: commit["files"][name]["num_rows"] for name in matrix_files(commit)}
+    folders = {name.removeprefix("matrix/").rpartition("/")[0]: number for name, number in rows_of.items()}
     assert folders == {
         "date=2026-11-20/lang=en/channel=web": 1,
         "date=2026-11-20/lang=en/channel=app": 1,
         "date=2026-11-20/lang=__HIVE_DEFAULT_PARTITION__/channel=web": 1,
         "date=2026-11-20/lang=..%2Fx%20y/channel=__HIVE_DEFAULT_PARTITION__": 1,
     }
-    assert all((tmp_path / "out" / name).resolve().is_relative_to(tmp_path / "out/matrix") for name in commit["files"])
+    assert all((tmp_path / "out" / name).resolve().is_relative_to(tmp_path / "out/matrix") for name in rows_of)
     rows = duckdb.sql(
         f"SELECT record_id, date, lang, channel FROM read_parquet('{tmp_path}/out/matrix/**/*.parquet',"
         " hive_partitioning=true, hive_types_autocast=false) ORDER BY row"
@@ -148,7 +154,11 @@ def test_summary_is_that_of_the_rows(rewards):
 
     class AnyJob:
         configurations = (Configuration,)
-        identity = {}  # noqa: RUF012
+        identity = columns = {}  # noqa: RUF012
+        others = ()
+
+        class options:  # noqa: N801
+            explain = False
 
     rows, scores = scored(AnyJob, np.array(rewards, np.float32).reshape(-1, 1), explain=False)
     table = pa.table({name: rows[name] for name in rows.column_names} | {"p_safe": scores["p_safe"]})
