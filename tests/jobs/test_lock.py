@@ -54,8 +54,20 @@ def test_who_never_gave_a_sign_of_life_is_followed(target):
     assert "somebody has been writing here" in said[0]
 
 
+def checked(wait):
+    """Fail where a wait takes time."""
+
+    def run(*arguments):
+        started = time.monotonic()
+        wait(*arguments)
+        assert time.monotonic() - started < LEASE_S / 2
+
+    return run
+
+
 def test_nobody_waits_for_who_released_the_lock(target, monkeypatch):
-    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waited"))
+    monkeypatch.setattr(lock_module, "SETTLE_S", 0)
+    monkeypatch.setattr(Lock, "_wait_until_dead", checked(Lock._wait_until_dead))
     leave(target, released=True)
     with lock(target) as ours:
         assert ours.generation == 4
