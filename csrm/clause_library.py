@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from csrm.configurations import Clause
 from csrm.labelled import LabelledRow
 
-__all__ = ["SPECIFIC_DOMAINS", "ClauseLibrary"]
+__all__ = ["SPECIFIC_DOMAINS", "ClauseLibrary", "unit_vectors"]
 
 # Text about these domains often violates the rules of its neighbour too: never presume otherwise.
 RELATED_DOMAINS = tuple(
@@ -38,8 +38,6 @@ SPECIFIC_DOMAINS = frozenset({"rbr", "exchanges"})
 UNRELATED_ACROSS_DOMAINS = 0.4
 UNRELATED_TO_EXCHANGES = 0.2
 UNRELATED_WITHIN_DOMAIN = 0.0
-
-TINY = 1e-9
 
 
 class ClauseLibrary:
@@ -66,8 +64,7 @@ class ClauseLibrary:
 
     def relate(self, vectors_CE: NDArray[np.float32]) -> None:
         """Fill the table of unrelated clauses from vectors of the clauses' texts, (C, E)."""
-        centred_CE = vectors_CE - vectors_CE.mean(axis=0)
-        centred_CE /= np.maximum(np.linalg.norm(centred_CE, axis=1, keepdims=True), TINY)
+        centred_CE = unit_vectors(vectors_CE - vectors_CE.mean(axis=0))
         self.relate_similar(centred_CE @ centred_CE.T)
 
     def relate_similar(self, similarity_CC: NDArray[np.float32]) -> None:
@@ -100,3 +97,10 @@ class ClauseLibrary:
         unsure = [self.index[clause] for clause in row.unsure if clause in self.index]
         unrelated = self.is_unrelated[np.array([*telling, *unsure], dtype=np.int64)].all(axis=0)
         return np.asarray(unrelated & self.is_presumable)
+
+
+def unit_vectors(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Vectors of length 1 along the last axis; zero vectors stay zero."""
+    vectors = np.asarray(vectors, dtype=np.float32)
+    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return np.asarray(vectors / np.where(lengths > 0, lengths, 1))

@@ -15,7 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from csrm.clause_library import ClauseLibrary
+from csrm.clause_library import ClauseLibrary, unit_vectors
 from csrm.configurations import Clause
 from csrm.labelled import LabelledRow
 
@@ -78,7 +78,7 @@ class LibraryProposer:
         if not temperature >= 0:
             raise ValueError(f"temperature {temperature} must be 0 or more")
         self.library = library
-        self.vectors_CD = _unit(clause_vectors_CD)
+        self.vectors_CD = unit_vectors(clause_vectors_CD)
         self.row_vectors = row_vectors
         self.temperature = temperature
         self.overlap = overlap
@@ -90,7 +90,7 @@ class LibraryProposer:
         for clause in clauses:
             if clause not in self.library.index:
                 present |= np.array([says_the_same(clause, known) for known in self.library.clauses])
-        closeness_C = self.vectors_CD @ _unit(self.row_vectors[row.id])
+        closeness_C = self.vectors_CD @ unit_vectors(self.row_vectors[row.id])
         violated = self._draw(self.violated(row) & ~present, closeness_C, rng)
         kept = self._draw(self.kept(row) & ~present, closeness_C, rng)
         return Proposal(violated=violated, kept=kept)
@@ -173,10 +173,3 @@ def says_the_same(one: Clause, other: Clause) -> bool:
 
 def _text(clause: Clause) -> str:
     return " ".join("".join(sign if sign.isalnum() else " " for sign in clause.guideline.casefold()).split())
-
-
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Vectors of length 1 along the last axis; zero vectors stay zero."""
-    vectors = np.asarray(vectors, dtype=np.float32)
-    lengths = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return np.asarray(vectors / np.where(lengths > 0, lengths, 1))

@@ -132,7 +132,7 @@ class Lock:
     @property
     def is_lost(self) -> bool:
         """Whether somebody has taken over."""
-        return _generations(self.target)[-1:] != [self.generation]
+        return not _is_newest(self.target, self.generation)
 
     def _is_ours(self, generation: int) -> bool:
         """Whether a generation that we created is still ours a moment later.
@@ -158,11 +158,12 @@ class Lock:
                 self.say(f"{other.who} has been writing here since {other.since}; waiting for a sign of life")
                 told = True
             time.sleep(self.beat_s / 2)
-            seen = _newest(self.target)
-            if seen[0] != number or (seen[1] is not None and seen[1].beat != other.beat):
+            newest, holder = _newest(self.target)
+            holder = holder or other
+            if newest != number or holder.beat != other.beat:
                 raise TargetError(
-                    f"{self.target.url}: {(seen[1] or other).who} has been writing here since "
-                    f"{(seen[1] or other).since}; wait until it is done, or choose another --output"
+                    f"{self.target.url}: {holder.who} has been writing here since {holder.since}; "
+                    "wait until it is done, or choose another --output"
                 )
 
     def _beat(self) -> None:
@@ -181,7 +182,7 @@ def check_generation(target: Folder, generation: int) -> None:
     Raises:
         TargetError: One does.
     """
-    if _generations(target)[-1:] != [generation]:
+    if not _is_newest(target, generation):
         raise TargetError(f"{target.url}: another job took over, since this one gave no sign of life; it stops here")
 
 
@@ -192,6 +193,10 @@ def _name(generation: int) -> str:
 def _generations(target: Folder) -> list[int]:
     """Generations that there are, ascending."""
     return sorted(int(Path(name).stem) for name in target.sizes(LOCK) if Path(name).stem.isdigit())
+
+
+def _is_newest(target: Folder, generation: int) -> bool:
+    return _generations(target)[-1:] == [generation]
 
 
 def _newest(target: Folder) -> tuple[int, Holder | None]:

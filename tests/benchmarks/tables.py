@@ -10,6 +10,7 @@ python tests/benchmarks/tables.py
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -67,27 +68,29 @@ def ablation_table() -> str:
     settings = ("variant", "steps", "batch_rows", "seed", "train_s")
     rows = records("ablation")
     names = [key for key in rows[0] if key not in settings]
-    lines = [f"| | {' | '.join(names)} |", "|---|" + "---:|" * len(names)]
-    lines += [f"| {row['variant']} | {' | '.join(plain(row[name]) for name in names)} |" for row in rows]
-    return "\n".join(lines)
+    return comparison("| |", "|---|", [(f"| {row['variant']} |", row) for row in rows], names)
 
 
 def interaction_table() -> str:
-    """Six ways of reading, the cheapest cell first."""
-    suites = ("polyguard_eval", "diasafety_eval", "rbr_held_out")
-    lines = [f"| reading | tokens per cell | {' | '.join(suites)} |", "|---|---:|" + "---:|" * len(suites)]
-    for row in sorted(records("interaction"), key=lambda row: row["tokens_per_cell"]):
-        cells = " | ".join(plain(row[suite]) for suite in suites)
-        lines.append(f"| {row['contestant']} | {row['tokens_per_cell']:,.0f} | {cells} |")
-    return "\n".join(lines)
+    """Ways of reading, the cheapest cell first."""
+    rows = sorted(records("interaction"), key=lambda row: row["tokens_per_cell"])
+    titles = [(f"| {row['contestant']} | {row['tokens_per_cell']:,.0f} |", row) for row in rows]
+    return comparison("| reading | tokens per cell |", "|---|---:|", titles, HELD_OUT)
 
 
 def ladder_table() -> str:
     """Probes per cell."""
-    suites = ("polyguard_eval", "diasafety_eval", "rbr_held_out")
-    lines = [f"| probes | {' | '.join(suites)} |", "|---:|" + "---:|" * len(suites)]
-    for row in records("ladder"):
-        lines.append(f"| {row['num_probes']} | {' | '.join(plain(row[suite]) for suite in suites)} |")
+    titles = [(f"| {row['num_probes']} |", row) for row in records("ladder")]
+    return comparison("| probes |", "|---:|", titles, HELD_OUT)
+
+
+HELD_OUT = ("polyguard_eval", "diasafety_eval", "rbr_held_out")
+
+
+def comparison(header: str, rule: str, titled: Sequence[tuple[str, dict[str, Any]]], names: Sequence[str]) -> str:
+    """A table of one line per run: its title cells, then its figures of the given names."""
+    lines = [f"{header} {' | '.join(names)} |", rule + "---:|" * len(names)]
+    lines += [f"{title} {' | '.join(plain(row[name]) for name in names)} |" for title, row in titled]
     return "\n".join(lines)
 
 
