@@ -28,7 +28,7 @@ from csrm.encoding import Encoder, Limits, load_tokenizer
 from csrm.errors import CheckpointError
 from csrm.evidence import SILENCE, PermissionScope
 from csrm.model import CSRM, Layout
-from csrm.model_folder import FORMAT, model_folder, read_calibration, read_json, write_json
+from csrm.model_folder import FORMAT, model_folder, read_calibration, read_json, refusing_code, write_json
 from csrm.verbalizer import QUESTION, token_ids
 
 __all__ = [
@@ -45,6 +45,8 @@ __all__ = [
 NEAR_SILENCE = -8.0
 """Log-odds of violation that an untrained clause starts with beside a verbalizer."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_LOADING: dict[str, Any] = {"dtype": torch.float32, "use_safetensors": True, "trust_remote_code": False}
+"""How a backbone is loaded: no pickle, no code."""
 
 
 def load(folder: str | Path | None, *, dtype: str = "auto", device: str = "auto") -> CSRM:
@@ -52,12 +54,13 @@ def load(folder: str | Path | None, *, dtype: str = "auto", device: str = "auto"
     path = model_folder(folder)
     facts = read_json(path)
     target = resolve_device(device)
-    config = AutoConfig.from_pretrained(path)
+    with refusing_code(path):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
     weights = _read_weights(path)
     if facts["format"] == 1:
         weights |= _with_permissions(weights)
     with torch.device("meta"):
-        backbone = AutoModel.from_config(config, **_backbone_options(config))
+        backbone = AutoModel.from_config(config, trust_remote_code=False, **_backbone_options(config))
     layout = Layout(**facts["layout"])
     model = CSRM(backbone, load_encoder(path), layout, name=facts["name"])
     model = model.to_empty(device="cpu")
@@ -119,9 +122,9 @@ def recalibrate(source: str | Path | None, target: str | Path, calibration: Cali
 
 def from_backbone(folder: str | Path, layout: Layout, *, name: str = "csrm", device: str = "auto") -> CSRM:
     """A CSRM with untrained evidence on a pre-trained Hugging Face backbone (a folder or a hub name), float32."""
-    config = AutoConfig.from_pretrained(folder)
-    with _quiet():
-        backbone: PreTrainedModel = AutoModel.from_pretrained(folder, dtype=torch.float32, **_backbone_options(config))
+    with _quiet(), refusing_code(folder):
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        backbone: PreTrainedModel = AutoModel.from_pretrained(folder, **_LOADING, **_backbone_options(config))
     limits = Limits(max_conversation_tokens=layout.max_conversation_tokens, max_clause_tokens=layout.max_clause_tokens)
     model = CSRM(backbone, Encoder(load_tokenizer(folder), limits), layout, name=name)
     _share_segments(backbone)
@@ -137,8 +140,8 @@ def from_language_model(folder: str | Path, layout: Layout, *, name: str = "csrm
     Raises:
         CheckpointError: the tokenizer cannot tell the verdicts apart, or the backbone is no decoder.
     """
-    with _quiet():
-        language_model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with _quiet(), refusing_code(folder):
+        language_model = AutoModelForCausalLM.from_pretrained(folder, **_LOADING)
     tokenizer = load_tokenizer(folder)
     safe, unsafe = token_ids(tokenizer)
     question = torch.tensor(tokenizer(QUESTION, add_special_tokens=False)["input_ids"])
@@ -237,7 +240,8 @@ def _backbone_options(config: Any) -> dict[str, Any]:
 
 def _restore_buffers(backbone: PreTrainedModel, config: Any) -> None:
     """Fill buffers that no checkpoint stores (positions, rotary frequencies) after building on `meta`."""
-    fresh = dict(AutoModel.from_config(_one_layer(config), **_backbone_options(config)).named_buffers())
+    fresh_model = AutoModel.from_config(_one_layer(config), trust_remote_code=False, **_backbone_options(config))
+    fresh = dict(fresh_model.named_buffers())
     for name, buffer in backbone.named_buffers():
         buffer.copy_(fresh[name])
 

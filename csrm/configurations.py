@@ -25,9 +25,9 @@ from csrm.safe_yaml import load_documents
 
 __all__ = ["Clause", "Configuration", "dump_configuration", "load_configurations"]
 
-_MAX_FILE_BYTES = 2**20
+MAX_FILE_BYTES = 2**20
 _YAML_SUFFIXES = frozenset({".yaml", ".yml"})
-_SUFFIXES = _YAML_SUFFIXES | {".md", ".markdown", ".txt"}
+SUFFIXES = _YAML_SUFFIXES | {".md", ".markdown", ".txt"}
 _ID = re.compile(r"[a-z][a-z0-9_]*")
 _CLAUSE_KEYS = ("category", "guideline")
 _HEAD_KEYS = ("id", "title", "threshold", "context")
@@ -142,8 +142,8 @@ def _normalised(text: str) -> str:
 
 def _files(path: Path) -> list[Path]:
     if path.is_file():
-        if path.suffix.lower() not in _SUFFIXES:
-            raise ConfigurationError(f"{path}: not a policy file; name it {', '.join(sorted(_SUFFIXES))}")
+        if path.suffix.lower() not in SUFFIXES:
+            raise ConfigurationError(f"{path}: not a policy file; name it {', '.join(sorted(SUFFIXES))}")
         return [path]
     if not path.is_dir():
         raise ConfigurationError(f"{path}: no such file or folder; check the path")
@@ -151,14 +151,14 @@ def _files(path: Path) -> list[Path]:
     found = [file for file in sorted(path.rglob("*")) if _is_policy(file, file.relative_to(path))]
     if not found:
         raise ConfigurationError(
-            f"{path}: no policies in this folder; put {', '.join(sorted(_SUFFIXES))} files into it"
+            f"{path}: no policies in this folder; put {', '.join(sorted(SUFFIXES))} files into it"
         )
     return found
 
 
 def _is_policy(file: Path, inside: Path) -> bool:
     is_hidden = any(part.startswith(".") for part in inside.parts)
-    return not is_hidden and file.stem.lower() != "readme" and file.suffix.lower() in _SUFFIXES and file.is_file()
+    return not is_hidden and file.stem.lower() != "readme" and file.suffix.lower() in SUFFIXES and file.is_file()
 
 
 def _load_file(file: Path) -> list[Configuration]:
@@ -172,8 +172,8 @@ def _load_file(file: Path) -> list[Configuration]:
 
 def _read_text(file: Path) -> str:
     try:
-        if file.stat().st_size > _MAX_FILE_BYTES:
-            raise ConfigurationError(f"larger than {_MAX_FILE_BYTES // 2**20} MiB; split it into several files")
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigurationError(f"larger than {MAX_FILE_BYTES // 2**20} MiB; split it into several files")
         text = file.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except OSError as error:
         raise ConfigurationError(f"cannot be read ({error.strerror}); check the file") from None

@@ -19,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from csrm.conversations import Message
 from csrm.errors import CheckpointError
+from csrm.model_folder import refusing_code
 from csrm.windows import cut_windows
 
 __all__ = ["EncodedConversations", "Encoder", "Limits"]
@@ -171,7 +172,8 @@ class Encoder:
 
 def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """Load a fast tokenizer from a folder or a hub name."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with refusing_code(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise CheckpointError(f"{folder}: needs a fast tokenizer (tokenizer.json), found {type(tokenizer).__name__}")
     return tokenizer

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from csrm.calibration import Calibration
 from csrm.errors import CheckpointError
 
-__all__ = ["EMBEDDED_MODEL", "FORMAT", "model_folder", "read_calibration", "read_facts", "read_json", "write_json"]
+__all__ = [
+    "EMBEDDED_MODEL",
+    "FORMAT",
+    "model_folder",
+    "read_calibration",
+    "read_facts",
+    "read_json",
+    "refusing_code",
+    "write_json",
+]
 
 EMBEDDED_MODEL = Path(__file__).parent / "models" / "csrm-mini"
 """The model that ships inside the package."""
@@ -28,6 +39,22 @@ def model_folder(folder: str | Path | None) -> Path:
     if not (path / "csrm.json").is_file():
         raise CheckpointError(f"{path}: no csrm.json here; give a folder that `save_pretrained` or `csrm train` wrote")
     return path
+
+
+@contextmanager
+def refusing_code(folder: str | Path) -> Iterator[None]:
+    """Say in one line why transformers does not read a folder; whatever it offers, a folder's code is never run.
+
+    Raises:
+        CheckpointError: it raised something.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise CheckpointError(f"{folder}: brings code of its own, which is never run; use another model") from None
+        reason = next(iter(str(error).splitlines()), repr(error))
+        raise CheckpointError(f"{folder}: cannot be read ({reason}); copy the model folder again") from None
 
 
 def read_facts(folder: str | Path | None) -> tuple[Path, dict[str, Any]]:

@@ -14,6 +14,7 @@ from csrm.errors import ConfigurationError
 __all__ = ["load_documents"]
 
 _MAX_DEPTH = 16
+_MAX_NUMBER_CHARACTERS = 40
 _Base: type[yaml.SafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -27,6 +28,17 @@ class _Loader(_Base):  # type: ignore[misc, valid-type]
                 raise yaml.MarkedYAMLError(problem=f"key {key.value[:60]!r} appears twice", problem_mark=key.start_mark)
             seen.add(str(key.value))
         return super().construct_mapping(node, deep=deep)  # type: ignore[no-any-return]
+
+    def construct_number(self, node: yaml.ScalarNode) -> int | float:
+        """Numbers as wide as a page take minutes to read, and more than a float holds."""
+        if len(node.value) > _MAX_NUMBER_CHARACTERS:
+            raise yaml.MarkedYAMLError(problem=f"a number of {len(node.value)} digits", problem_mark=node.start_mark)
+        is_float = node.tag.endswith("float")
+        return self.construct_yaml_float(node) if is_float else self.construct_yaml_int(node)  # type: ignore[no-any-return]
+
+
+for _tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float"):
+    _Loader.add_constructor(_tag, _Loader.construct_number)
 
 
 def load_documents(text: str) -> list[Any]:

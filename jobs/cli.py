@@ -18,6 +18,9 @@ from jobs.train import train
 
 __all__ = ["cli", "main"]
 
+MAX_MESSAGE = 4000
+"""Characters of an error that are shown."""
+
 
 class OneLineError(click.ClickException):
     """A user's mistake: one line that says what to mend, exit code 2, no traceback."""
@@ -33,9 +36,15 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except CSRMError as error:
-            raise OneLineError(str(error)) from None
+            raise _one_line(str(error)) from None
         except click.UsageError as error:
-            raise OneLineError(f"{error.format_message()} ({error.ctx and error.ctx.command_path} -h)") from None
+            raise _one_line(f"{error.format_message()} ({error.ctx and error.ctx.command_path} -h)") from None
+
+
+def _one_line(message: str) -> OneLineError:
+    from jobs.summary import printable
+
+    return OneLineError(printable(message, MAX_MESSAGE))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})

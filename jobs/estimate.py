@@ -13,6 +13,7 @@ from rich.table import Table
 from csrm.encoding import EncodedConversations, Encoder
 from jobs.columns import Work
 from jobs.job import Job
+from jobs.local_copies import local_model
 from jobs.progress import clock_time
 from jobs.reading import encode_records, read_pass
 from jobs.scoring import Scorer
@@ -46,7 +47,8 @@ def estimate(shards: Sequence[Shard], job: Job) -> Estimate:
     """Read, encode and score a sample of the records."""
     import torch
 
-    encoder = Encoder.from_pretrained(job.model.path)
+    with local_model(job.model.path) as folder:
+        encoder = Encoder.from_pretrained(folder)
     num_records, parts = 0, []
     for shard in sample_shards(shards):
         [records] = read_pass([shard], job)

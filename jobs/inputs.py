@@ -12,7 +12,8 @@ from fsspec import AbstractFileSystem
 
 from csrm.errors import InputError
 from jobs.options import OUTPUT_COLUMNS
-from jobs.storage import absolute, mark_of, open_location, readable
+from jobs.remote import retried
+from jobs.storage import absolute, mark_of, open_location, readable, refuse_secrets
 
 __all__ = ["FileFormat", "InputFile", "Inputs", "file_format", "list_inputs", "partitions"]
 
@@ -20,7 +21,8 @@ _RECORDS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
 _SUPPORTED = ".parquet, .jsonl, .ndjson and .json (the last three also with .gz or .zst)"
 _GLOB = re.compile(r"[*?\[]")
-_UNNAMABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # control characters, bytes that are not UTF-8
+_UNNAMABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]|::")
+"""Control characters, bytes that are not UTF-8, and what fsspec takes to join two locations: it would open another."""
 
 
 class FileFormat(NamedTuple):
@@ -81,8 +83,11 @@ def list_inputs(location: str) -> Inputs:
     other formats; a file that is named outright is taken, whatever it is called.
 
     Raises:
-        InputError: There is nothing there, or nothing in a known format.
+        InputError: There is nothing there, nothing in a known format, or a name that no column or terminal takes.
     """
+    refuse_secrets(location)
+    if _UNNAMABLE.search(location):
+        raise InputError(f"{location!a}: a name with control characters, with :: or not in UTF-8; rename it")
     filesystem, path = open_location(location)
     with readable(location):
         root, found = _find(filesystem, path, location)
@@ -100,19 +105,30 @@ def list_inputs(location: str) -> Inputs:
 
 def _find(filesystem: AbstractFileSystem, path: str, location: str) -> tuple[str, Mapping[str, dict[str, Any]]]:
     """Return the root and the files with what the filesystem says of each."""
-    if filesystem.isfile(path):
+    there = _info(filesystem, path)
+    if there["type"] == "file":
         if file_format(path) is None:
             raise InputError(f"{location}: not a format that is read; {_SUPPORTED} are")
-        return _parent(path), {path: filesystem.info(path)}
-    if filesystem.isdir(path):
-        return path, _visible(path, filesystem.find(path, detail=True))
+        return _parent(path), {path: there}
+    if there["type"] == "directory":
+        return path, _visible(path, retried(filesystem.find, path, detail=True))
     if not _GLOB.search(path):
         raise FileNotFoundError(path)
     root = _parent(path[: _GLOB.search(path).start()] + "x")  # type: ignore[union-attr]
     found: dict[str, dict[str, Any]] = {}
-    for match, info in filesystem.glob(path, detail=True).items():
-        found |= filesystem.find(match, detail=True) if info["type"] == "directory" else {match: info}
+    for match, info in retried(filesystem.glob, path, detail=True).items():
+        is_folder = info["type"] == "directory"
+        found |= retried(filesystem.find, match, detail=True) if is_folder else {match: info}
     return root, _visible(root, found)
+
+
+def _info(filesystem: AbstractFileSystem, path: str) -> dict[str, Any]:
+    """Return what is said of a path, type "nothing" where nothing is; `isfile` hides why a store gave no answer."""
+    try:
+        info: dict[str, Any] = retried(filesystem.info, path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {"type": "nothing"}
+    return info
 
 
 def _visible(root: str, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -124,7 +140,7 @@ def _visible(root: str, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[s
 
 def _describe(filesystem: AbstractFileSystem, path: str, root: str, info: Mapping[str, Any]) -> InputFile:
     if _UNNAMABLE.search(path):
-        raise InputError(f"{path!a}: a name with control characters or not in UTF-8; rename the file")
+        raise InputError(f"{path!a}: a name with control characters, with :: or not in UTF-8; rename the file")
     return InputFile(url=absolute(filesystem, path), source=_below(root, path), mark=mark_of(info), size=info["size"])
 
 

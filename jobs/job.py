@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from csrm.calibration import Calibration
 from csrm.model_folder import read_facts
+from jobs.local_copies import is_url, read_remote_facts
 from jobs.options import ScoreOptions
 from jobs.storage import Folder
 
@@ -34,6 +35,7 @@ class ModelFacts:
     """What a model folder says of itself, without its weights."""
 
     path: str
+    """Of its folder: an absolute local path, or a URL."""
     name: str
     fingerprint: str
     calibration: Calibration
@@ -94,14 +96,19 @@ def read_model_facts(folder: str | None) -> ModelFacts:
 
     Raises:
         CheckpointError: The folder is missing or not a CSRM.
+        InputError: The object store cannot be read.
     """
-    path, facts = read_facts(folder)
+    if folder is not None and is_url(folder):
+        path, facts, num_bytes = read_remote_facts(folder)
+    else:
+        local, facts = read_facts(folder)
+        path, num_bytes = str(local.absolute()), sum(file.stat().st_size for file in local.glob("*.safetensors"))
     return ModelFacts(
-        path=str(path.absolute()),
+        path=path,
         name=facts["name"],
         fingerprint=facts["fingerprint"],
         calibration=facts["calibration"],
-        num_bytes=sum(file.stat().st_size for file in path.glob("*.safetensors")),
+        num_bytes=num_bytes,
     )
 
 

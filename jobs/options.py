@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from csrm.conversations import RecordColumns
 
-__all__ = ["OUTPUT_COLUMNS", "ScoreOptions"]
+__all__ = ["OUTPUT_COLUMNS", "RECORD_COLUMNS", "ScoreOptions"]
 
 OUTPUT_COLUMNS = (
     "record_id",
@@ -21,6 +21,12 @@ OUTPUT_COLUMNS = (
     "worst_clause",
 )
 """Columns that every matrix has of itself (`worst_clause` with `explain`)."""
+
+RECORD_COLUMNS = (
+    *("chosen", "rejected", "prompt", "response", "completion", "text"),
+    *("messages", "conversations", "conversation"),
+)
+"""Columns in which a conversation may be recognised; of Parquet, only these and named ones are read."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,6 +24,7 @@ from jobs.columns import Work, group_passes
 from jobs.job import Job
 from jobs.losses import Lost
 from jobs.reading import Reader
+from jobs.remote import endpoints
 from jobs.scoring import Scorer
 from jobs.shards import FilePlan
 from jobs.writing import Writer
@@ -36,8 +37,6 @@ CORES_PER_READER = 8
 """Tokenising takes about a hundredth of the time of scoring."""
 REPLICA_BYTES = 600 * 2**20
 """Memory of a scorer beside its weights; those count four times (wider as loaded, and what passes through)."""
-ENDPOINT_VARIABLES = ("AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3")
-"""What workers are told of the driver's environment: where the store is, and no credential."""
 MAX_BLOCKS = 4096
 """Reading tasks of a job; each is an object that the driver keeps track of."""
 
@@ -114,16 +113,18 @@ class Outcome(NamedTuple):
 
 
 class Stage:
-    """A worker of one stage, made where its actor starts.
+    """A worker of one stage, made where its actor starts. Its class gives the actors their name.
 
     What a user can mend is raised by the first call rather than there: Ray passes on the cause of a failed
     task, but of a failed start only a text with a traceback in it.
     """
 
-    def __init__(self, make: Callable[..., Callable[[pa.Table], Any]], *arguments: Any):
+    make: Callable[..., Callable[[pa.Table], Any]]
+
+    def __init__(self, *arguments: Any):
         self.failure: CSRMError | None = None
         try:
-            self.worker = make(*arguments)
+            self.worker = type(self).make(*arguments)
         except CSRMError as error:
             self.failure = error
 
@@ -132,6 +133,24 @@ class Stage:
         if self.failure:
             raise self.failure
         return self.worker(batch)
+
+
+class Read(Stage):
+    """Shards become rows and token ids."""
+
+    make = Reader
+
+
+class Score(Stage):
+    """Token ids become scores."""
+
+    make = Scorer
+
+
+class Write(Stage):
+    """Rows and scores become files and a commit record."""
+
+    make = Writer
 
 
 @contextlib.contextmanager
@@ -147,8 +166,8 @@ def cluster() -> Iterator[None]:
     if address:
         _check_reachable(address)
     local: dict[str, Any] = {} if address else {"include_dashboard": False}
-    if endpoint := {name: os.environ[name] for name in ENDPOINT_VARIABLES if name in os.environ}:
-        local["runtime_env"] = {"env_vars": endpoint}
+    if variables := endpoints():
+        local["runtime_env"] = {"env_vars": variables}
     try:
         with _quiet_backend():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
@@ -207,16 +226,16 @@ def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
     results = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            Stage,
-            fn_constructor_args=(Reader, job),
+            Read,
+            fn_constructor_args=(job,),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=min(pools.num_readers, len(blocks))),
             num_cpus=READ_SHARE,
         )
         .map_batches(
-            Stage,
-            fn_constructor_args=(Scorer, job, pools.num_threads),
+            Score,
+            fn_constructor_args=(job, pools.num_threads),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=pools.num_scorers),
@@ -224,8 +243,8 @@ def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
             num_gpus=pools.scorer_gpus,
         )
         .map_batches(
-            Stage,
-            fn_constructor_args=(Writer, job),
+            Write,
+            fn_constructor_args=(job,),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=pools.num_writers),

@@ -14,16 +14,18 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from csrm.conversations import Message, parse_record
 from csrm.errors import RecordError
 from jobs.columns import Work, group_passes
 from jobs.inputs import file_format
 from jobs.job import Job
-from jobs.jsonl import decode_line, open_lines, record_lines
+from jobs.jsonl import Line, decode_line, line_head, open_lines, record_lines
+from jobs.limits import MAX_SHARD_BYTES, MAX_TEXT_CHARACTERS, RAW_BYTES
+from jobs.local_copies import local_model
 from jobs.losses import UnreadableError
-from jobs.parquet import read_ranges
+from jobs.options import RECORD_COLUMNS
+from jobs.parquet import open_parquet, read_ranges, sound_rows
 from jobs.remote import retried
 from jobs.shards import Shard
 from jobs.storage import mark_of, open_file, open_location, readable
@@ -32,17 +34,7 @@ from jobs.tables import to_bytes
 if TYPE_CHECKING:
     from csrm.encoding import EncodedConversations, Encoder
 
-__all__ = ["RAW_BYTES", "RECORD_COLUMNS", "Reader", "Records", "encode_records", "read_pass"]
-
-RECORD_COLUMNS = (
-    *("chosen", "rejected", "prompt", "response", "completion", "text"),
-    *("messages", "conversations", "conversation"),
-)
-"""Columns in which a conversation may be recognised; of Parquet, only these and named ones are read."""
-
-
-RAW_BYTES = 64 * 2**10
-"""Most bytes of a bad record that are kept."""
+__all__ = ["Reader", "Records", "encode_records", "read_pass"]
 
 
 class Records(NamedTuple):
@@ -52,12 +44,14 @@ class Records(NamedTuple):
     table: pa.Table | None
     """The same records as Parquet holds them."""
     lines: Sequence[bytes] | None = None
-    """The same records as JSON Lines hold them."""
+    """The same records as JSON Lines hold them, of one that is too long the start."""
 
-    def raw(self, index: int) -> bytes:
+    def raw(self, index: int) -> bytes | None:
         """A record as it came, cut at `RAW_BYTES`; of Parquet, the columns that were read, as JSON."""
         if self.lines is not None:
             return self.lines[index][:RAW_BYTES]
+        if isinstance(self.values[index], RecordError):
+            return None
         text = json.dumps(self.values[index], ensure_ascii=False, default=str)
         return text.encode("utf-8", "replace")[:RAW_BYTES]
 
@@ -71,7 +65,8 @@ class Reader:
         from csrm.encoding import Encoder
 
         self.job = job
-        self.encoder = Encoder.from_pretrained(job.model.path)
+        with local_model(job.model.path) as folder:
+            self.encoder = Encoder.from_pretrained(folder)
 
     def __call__(self, batch: pa.Table) -> Iterator[pa.Table]:
         """Turn each row, which describes a shard, into one that holds it as Arrow bytes."""
@@ -164,7 +159,10 @@ def _rows(
     try:
         if isinstance(record, RecordError):
             raise record
-        for suffix, conversation in parse_record(record, options.columns):
+        found = parse_record(record, options.columns)
+        if max(sum(len(message.content) for message in talk) for _, talk in found) > MAX_TEXT_CHARACTERS:
+            raise RecordError(f"a conversation may have {MAX_TEXT_CHARACTERS:,} characters; this one has more")
+        for suffix, conversation in found:
             yield {"record_id": f"{record_id}/{suffix}" if suffix else record_id, **fields}, conversation
     except RecordError as error:
         yield {"record_id": record_id, "error": as_text(str(error)), **fields}, []
@@ -202,7 +200,7 @@ def _kept(records: Records, field: pa.Field, origins: pa.Array) -> pa.ChunkedArr
 
 def _read_parquet(raw: Any, shards: Sequence[Shard], job: Job) -> Iterator[Records]:
     options = job.options
-    with pq.ParquetFile(raw) as file:
+    with open_parquet(raw, shards[0].url) as file:
         names = file.schema_arrow.names
         wanted = [name for name in names if name in RECORD_COLUMNS or name in options.named_columns]
         if not {*RECORD_COLUMNS, *options.conversation_columns}.intersection(names):
@@ -212,15 +210,20 @@ def _read_parquet(raw: Any, shards: Sequence[Shard], job: Job) -> Iterator[Recor
         carried = set(options.keep_columns) - looked_into
         ranges = [(shard.row_start, shard.num_rows) for shard in shards]
         for table in read_ranges(file, ranges, wanted):
-            yield Records(table.select([n for n in wanted if n not in carried]).to_pylist(), table)
+            table, refused = sound_rows(table)
+            values: list[Any] = table.select([n for n in wanted if n not in carried]).to_pylist()
+            for index, error in refused.items():
+                values[index] = error
+            yield Records(values, table)
 
 
 def _read_jsonl(raw: Any, shards: Sequence[Shard], compression: str | None) -> Iterator[Records]:
     first = shards[0]
     if compression is None:  # then each shard is a pass of its own, and its bytes are known
         raw.seek(first.byte_start)
-        lines = record_lines(io.BytesIO(raw.read(first.byte_end - first.byte_start)))
-        row = first.row_start
+        num_bytes, row = first.byte_end - first.byte_start, first.row_start
+        # In one go where that may be held, else line by line: a long one, or many blank ones.
+        lines = record_lines(io.BytesIO(raw.read(num_bytes)) if num_bytes <= MAX_SHARD_BYTES else raw)
     else:
         lines = record_lines(open_lines(raw, compression))
         row = 0
@@ -228,10 +231,10 @@ def _read_jsonl(raw: Any, shards: Sequence[Shard], compression: str | None) -> I
         passed = shard.row_start - row
         own = list(islice(lines, passed, passed + shard.num_rows))
         row = shard.row_start + shard.num_rows
-        yield Records([_decoded(line) for line in own], None, own)
+        yield Records([_decoded(line) for line in own], None, [*map(line_head, own)])
 
 
-def _decoded(line: bytes) -> Mapping[str, Any] | RecordError:
+def _decoded(line: Line) -> Mapping[str, Any] | RecordError:
     try:
         return decode_line(line)
     except RecordError as error:

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from rich.console import Console
 
-import csrm
 from csrm.errors import InputError
 from jobs.columns import Work, other_columns, plan_work, reasons
 from jobs.commits import (
@@ -24,6 +23,7 @@ from jobs.commits import (
 )
 from jobs.inputs import Inputs, list_inputs, partitions
 from jobs.job import Job, kept_schema, read_model_facts
+from jobs.local_copies import load_configurations
 from jobs.lock import Lock
 from jobs.losses import Lost, by_source, num_lost_rows
 from jobs.manifest import archive, write_manifest
@@ -122,7 +122,7 @@ def dry_run(options: ScoreOptions, out: Console) -> None:
 
 def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
     """Resolve options into a job, and its input into shards."""
-    configurations = tuple(csrm.load_configurations(options.configurations))
+    configurations = load_configurations(options.configurations)
     model = read_model_facts(options.model)
     inputs = list_inputs(options.input)
     target = Folder.at(options.output)

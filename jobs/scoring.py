@@ -14,6 +14,7 @@ from csrm.matrix import scores_to_arrow
 from jobs.columns import Work, join_scores
 from jobs.isolation import Notes, Part, Watchdog, isolate
 from jobs.job import Job
+from jobs.local_copies import local_model
 from jobs.tables import from_bytes, to_bytes
 
 if TYPE_CHECKING:
@@ -34,7 +35,8 @@ class Scorer:
 
         torch.set_num_threads(num_threads)
         self.job = job
-        self.model = CSRM.from_pretrained(job.model.path)
+        with local_model(job.model.path) as folder:
+            self.model = CSRM.from_pretrained(folder)
         if (self.model.fingerprint, self.model.calibration) != (job.model.fingerprint, job.model.calibration):
             raise CheckpointError(f"{job.model.path}: changed while the job started; run it again")
         self.watchdog = Watchdog(job.options.batch_timeout_s)

@@ -17,13 +17,12 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from csrm.errors import InputError, RecordError
 from jobs.inputs import InputFile, file_format
-from jobs.jsonl import decode_line, open_lines, record_lines, refuse_array, spans
+from jobs.jsonl import Line, decode_line, open_lines, record_lines, refuse_array, spans
 from jobs.losses import Lost, UnreadableError
-from jobs.parquet import row_ranges
+from jobs.parquet import check_footer, open_parquet, row_ranges, rows_within, spelled_out
 from jobs.storage import BROKEN, first_line, open_file, open_location, readable
 
 __all__ = ["FilePlan", "Plan", "Shard", "plan_file", "plan_files"]
@@ -157,11 +156,12 @@ def plan_file(
 
 def _plan_parquet(file: InputFile, shard_rows: int) -> FilePlan:
     filesystem, path = open_location(file.url)
-    with open_file(filesystem, path) as raw, pq.ParquetFile(raw) as parquet:
-        metadata, schema = parquet.metadata, parquet.schema_arrow
-        group_rows = [metadata.row_group(index).num_rows for index in range(metadata.num_row_groups)]
+    with open_file(filesystem, path) as raw, open_parquet(raw, file.url) as parquet:
+        metadata, schema = parquet.metadata, spelled_out(parquet.schema_arrow)
+        group_rows = check_footer(metadata, file)
+        shard_rows = min(shard_rows, rows_within(metadata))
     shards = [_shard(file, *piece) for piece in row_ranges(group_rows, shard_rows)]
-    return FilePlan(shards, schema.remove_metadata(), frozenset(schema.names))
+    return FilePlan(shards, schema, frozenset(schema.names))
 
 
 def _plan_jsonl(
@@ -192,9 +192,9 @@ def _plan_jsonl(
     return FilePlan(shards, None, _columns(sample, named_columns), tuple(lost))
 
 
-def _first_lines(raw: BinaryIO, compression: str | None, number: int) -> list[bytes]:
+def _first_lines(raw: BinaryIO, compression: str | None, number: int) -> list[Line]:
     """The first records, fewer where the file breaks off; what it breaks off with is met again when it is counted."""
-    found: list[bytes] = []
+    found: list[Line] = []
     with contextlib.suppress(*BROKEN):
         for line in islice(record_lines(open_lines(raw, compression)), number):
             found.append(line)
@@ -213,7 +213,7 @@ def _shard(file: InputFile, row_start: int, num_rows: int, group: int, **place: 
     )
 
 
-def _columns(sample: Sequence[bytes], named_columns: Sequence[str]) -> frozenset[str]:
+def _columns(sample: Sequence[Line], named_columns: Sequence[str]) -> frozenset[str]:
     """Return the columns of the first records, reading on only until the named ones have all been seen."""
     seen: set[str] = set()
     for line in sample:

@@ -10,11 +10,13 @@ import contextlib
 import io
 import os
 import platform
+import re
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -23,16 +25,38 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from csrm.errors import InputError
+from csrm.errors import InputError, TargetError
 from jobs.losses import UnreadableError
-from jobs.remote import S3_SETTINGS, ResumingFile, error_code, is_transport, prepare, retried
+from jobs.remote import (
+    S3_SETTINGS,
+    ResumingFile,
+    check_environment,
+    error_code,
+    is_denied,
+    is_transport,
+    prepare,
+    retried,
+)
 
-__all__ = ["BROKEN", "Folder", "absolute", "first_line", "mark_of", "open_file", "open_location", "readable"]
+__all__ = [
+    "BROKEN",
+    "Folder",
+    "absolute",
+    "first_line",
+    "mark_of",
+    "open_file",
+    "open_location",
+    "readable",
+    "refuse_secrets",
+]
 
 
 def open_location(location: str) -> tuple[AbstractFileSystem, str]:
     """Return the filesystem of a path or URL, and the path within it."""
+    refuse_secrets(location)
     settings = S3_SETTINGS if location.startswith(("s3://", "s3a://")) else {}
+    if settings:
+        check_environment()
     try:
         filesystem, path = fsspec.core.url_to_fs(location, **settings)
     except (ValueError, ImportError) as error:
@@ -40,6 +64,26 @@ def open_location(location: str) -> tuple[AbstractFileSystem, str]:
     if settings:
         prepare(filesystem)
     return filesystem, str(path)
+
+
+def refuse_secrets(location: str) -> None:
+    """Raise where a URL holds a key or a signature: the manifest, logs and error messages all name URLs.
+
+    Raises:
+        InputError: It does.
+    """
+    for scheme, rest in pairwise(location.split("://")):
+        place = rest.partition("/")[0]
+        # A bucket's name has no colon, unless it is an access point's; a secret key may have slashes in it.
+        is_keyed = scheme.endswith(("s3", "s3a")) and ":" in place and not place.startswith("arn:")
+        if "@" in place or is_keyed or _SIGNED.search(rest):
+            raise InputError(
+                f"{location.partition('://')[0]}://***: a URL with keys or a signature in it is not taken, for it "
+                "would be written down; give credentials by the environment, a profile or a role"
+            )
+
+
+_SIGNED = re.compile(r"[?&](X-Amz-|Signature=|sig=)", re.IGNORECASE)
 
 
 def open_file(filesystem: AbstractFileSystem, path: str) -> BinaryIO:
@@ -72,9 +116,10 @@ def readable(location: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise UnreadableError(f"{location}: no such file, folder or bucket") from None
-    except PermissionError as error:
-        raise InputError(f"{location}: access denied ({error}); check permissions and credentials") from None
     except Exception as error:
+        if is_denied(error):
+            why = first_line(error)
+            raise InputError(f"{location}: access denied ({why}); check permissions and credentials") from None
         if is_transport(error):
             raise InputError(f"{location}: cannot be reached ({first_line(error)}); run again") from None
         if not isinstance(error, BROKEN):
@@ -82,13 +127,43 @@ def readable(location: str) -> Iterator[None]:
         raise UnreadableError(f"{location}: cannot be read ({first_line(error)}); mend or remove it") from None
 
 
+@contextlib.contextmanager
+def _reached(url: str) -> Iterator[None]:
+    """Turn what keeps a job from its target into one line that names it; what is there or not is left to the caller."""
+    try:
+        yield
+    except Exception as error:
+        if error_code(error) == "PreconditionFailed":
+            raise
+        if is_denied(error):
+            why = first_line(error)
+            raise TargetError(f"{url}: access denied ({why}); check permissions and credentials") from None
+        if is_transport(error):
+            raise TargetError(f"{url}: cannot be reached ({first_line(error)}); run again") from None
+        raise
+
+
+@contextlib.contextmanager
+def _writable(url: str) -> Iterator[None]:
+    """The same, and where there is no place to write to."""
+    with _reached(url):
+        try:
+            yield
+        except FileNotFoundError:
+            raise TargetError(f"{url}: no such bucket; make it, or choose another --output") from None
+
+
 BROKEN = (OSError, EOFError, pa.ArrowException)
 """What reading a damaged file raises."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an error says, as far as it fits on a line."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    """What an error says, as far as it fits on a line, without the passwords of URLs."""
+    return _PASSWORD.sub("://***@", next(iter(str(error).splitlines()), type(error).__name__))
+
+
+_PASSWORD = re.compile(r"://[^/\s@]*@")
+"""Of proxies, and of endpoints that a profile names."""
 
 
 def _write_aside(root: str, name: str, data: bytes) -> Path:
@@ -130,7 +205,8 @@ class Folder:
         if isinstance(filesystem, LocalFileSystem):
             _write_aside(root, name, data).replace(Path(root, name))
         else:
-            retried(filesystem.pipe_file, f"{root}/{name}", data)
+            with _writable(self.url):
+                retried(filesystem.pipe_file, f"{root}/{name}", data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file, whole or not at all, unless there is one; return whether it was written.
@@ -147,7 +223,8 @@ class Folder:
                 finally:
                     aside.unlink()
             else:
-                retried(filesystem.pipe_file, f"{root}/{name}", data, mode="create")
+                with _writable(self.url):
+                    retried(filesystem.pipe_file, f"{root}/{name}", data, mode="create")
         except Exception as error:
             # A failed condition has no errno of its own, and servers word it differently; they agree on the code.
             if not isinstance(error, FileExistsError) and error_code(error) != "PreconditionFailed":
@@ -168,7 +245,7 @@ class Folder:
     def read(self, names: list[str]) -> dict[str, bytes]:
         """Return the contents of files, by name, many at once."""
         filesystem, root = open_location(self.url)
-        with ThreadPoolExecutor(max_workers=16) as pool:
+        with _reached(self.url), ThreadPoolExecutor(max_workers=16) as pool:
             contents = pool.map(lambda name: retried(filesystem.cat_file, f"{root}/{name}"), names)
             return dict(zip(names, contents, strict=True))
 
@@ -176,5 +253,5 @@ class Folder:
         """Delete files; one that is already gone is no error."""
         filesystem, root = open_location(self.url)
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
+            with _reached(self.url), contextlib.suppress(FileNotFoundError):
                 retried(filesystem.rm_file, f"{root}/{name}")

@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from csrm.configurations import Configuration
 
-__all__ = ["ConfigurationTotals", "Totals", "printable", "say", "show_totals", "sum_commits"]
+__all__ = ["ConfigurationTotals", "Totals", "printable", "say", "show_totals", "sum_commits", "tame"]
 
 NUM_WORST = 3
 
@@ -99,13 +99,18 @@ def show_totals(totals: Totals, configurations: Sequence[Configuration], console
 
 
 def say(console: Console, text: str) -> None:
-    """Print one line as it is: unwrapped, and without reading paths and ids as markup."""
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    """Print text as it is: unwrapped, without reading paths and ids as markup, and without obeying it."""
+    console.print(tame(text), markup=False, highlight=False, soft_wrap=True, emoji=False)
+
+
+def tame(text: str) -> str:
+    """Return text without what a terminal would obey: escape sequences, text that runs backwards; lines stay."""
+    return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)
 
 
 def printable(text: str, max_length: int = 80) -> str:
     """Return text that a terminal shows and does not obey, at most `max_length` characters of it."""
-    shown = "".join(character if character.isprintable() else "�" for character in text[: max_length + 1])
+    shown = tame(text[: max_length + 1]).replace("\n", "�")
     return shown if len(shown) <= max_length else shown[: max_length - 1] + "…"
 
 

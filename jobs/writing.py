@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import numpy as np
 import pyarrow as pa
@@ -33,6 +34,8 @@ __all__ = ["Writer", "align_columns", "commit_record", "is_aligned", "matrix_tab
 NUM_WORST = 3
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAX_FOLDERS = 1000
+_MAX_NAME_BYTES = 200
+"""Of a folder: file systems take 255, and an object's key 1,024 in all."""
 _ROW_GROUP_ROWS = 65_536
 _NO_SCORE = "the model gave no score (not a number)"
 
@@ -211,26 +214,34 @@ def _summary(table: pa.Table, name: str, threshold: float) -> dict[str, Any]:
 
 def _folders(table: pa.Table, shard: Shard, job: Job) -> Iterator[tuple[list[str], pa.Table]]:
     """Split a table by its partition columns; yield hive folders, the input's own first, and their rows."""
-    above = [f"{key}={value}" for key, value in partitions(shard.source).items()]
+    above = [_folder(key, value) for key, value in partitions(shard.source).items()]
     keys = list(job.options.partition_by)
     if not keys:
         yield above, table
         return
-    values = table.select(keys).to_pylist()
-    groups: dict[tuple[str | None, ...], list[int]] = {}
-    for index, value in enumerate(values):
-        groups.setdefault(tuple(value.values()), []).append(index)
+    # By folder rather than by value: a null, an empty text and the name of the folder for both share one.
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for index, values in enumerate(table.select(keys).to_pylist()):
+        folders = tuple(_folder(quote(k, safe=""), quote(v, safe="") if v else _NO_VALUE) for k, v in values.items())
+        groups.setdefault(folders, []).append(index)
     if len(groups) > _MAX_FOLDERS:
         raise InputError(
             f"{shard.url}: --partition-by {','.join(keys)} makes more than {_MAX_FOLDERS} folders in one "
             "shard; choose columns of few values"
         )
-    for group in sorted(groups, key=lambda group: [value or "" for value in group]):
-        folders = [
-            f"{quote(key, safe='')}={quote(value, safe='') if value else _NO_VALUE}"
-            for key, value in zip(keys, group, strict=True)
-        ]
-        yield [*above, *folders], table.take(groups[group]).drop_columns(keys)
+    for folders in sorted(groups):
+        yield [*above, *folders], table.take(groups[folders]).drop_columns(keys)
+
+
+def _folder(key: str, value: str) -> str:
+    """A hive folder of one value; of a value too long for a name the start and a digest, so that no two share one."""
+    name = f"{key}={value}"
+    if len(name.encode()) <= _MAX_NAME_BYTES:
+        return name
+    start = unquote(name[:_MAX_NAME_BYTES], errors="ignore")
+    while len(quote(start, safe="=")) > _MAX_NAME_BYTES - 19:
+        start = start[:-1]
+    return f"{quote(start, safe='=')}...{hashlib.sha256(name.encode()).hexdigest()[:16]}"
 
 
 def align_columns(commit: Commit, job: Job) -> Commit:

@@ -112,7 +112,7 @@ def running_cluster():
 
 @pytest.fixture
 def score(tmp_path, policies, model_folder):
-    """Run `csrm score`; `"-"` stands for a good input file."""
+    """Run `csrm score`; `"-"` stands for a good input file, and what is no URL lies in `tmp_path`."""
     from click.testing import CliRunner
 
     from jobs.cli import cli
@@ -121,7 +121,7 @@ def score(tmp_path, policies, model_folder):
     good.write_text('{"text": "hello bank"}\n{"text": "kill"}\n')
 
     def run(input_, *arguments, configurations=policies, output=tmp_path / "out", model=model_folder):
-        location = str(good if input_ == "-" else tmp_path / input_)
+        location = str(good if input_ == "-" else input_ if "://" in str(input_) else tmp_path / input_)
         required = ["-c", str(configurations), "-o", str(output), "-m", str(model)]
         return CliRunner().invoke(cli, ["score", location, *required, *arguments])
 
@@ -140,3 +140,36 @@ def in_process(monkeypatch):
     monkeypatch.setattr(pipeline, "cluster", contextlib.nullcontext)
     monkeypatch.setattr(pipeline, "score_shards", write_in_process)
     return monkeypatch
+
+
+@pytest.fixture(scope="session", params=["moto", "swift"])
+def server(request, tmp_path_factory):
+    """An S3 server with an empty `bucket`."""
+    from s3_servers import moto_server, swift_server
+
+    folder = tmp_path_factory.mktemp(request.param)
+    with moto_server(folder / "log") if request.param == "moto" else swift_server(folder) as server:
+        server.make_bucket("bucket")
+        yield server
+
+
+@pytest.fixture
+def connect(server, monkeypatch, tmp_path):
+    """Point this process at the server, or at a proxy before it, and no further: it has no other credentials."""
+    import s3fs
+
+    from jobs import remote
+
+    def point(port=None, secret=server.secret):
+        s3fs.S3FileSystem.clear_instance_cache()
+        endpoint = f"http://127.0.0.1:{port}" if port else server.endpoint
+        for name, value in server.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "none"))
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
+    point()
+    yield point
+    s3fs.S3FileSystem.clear_instance_cache()

@@ -9,6 +9,10 @@ The faults:
     reset, truncate: the server obeys; the client gets half of the answer's body, nothing at all where the answer has
         none, then a reset, or an end of file like any other.
     stall: the server obeys; the client hears nothing for `stall_s` seconds, then an end of file.
+
+Two more are no accidents, and no retry mends them:
+    access_denied, expired_token: the server never sees the request; the client is told 403 AccessDenied or 400
+        ExpiredToken.
 """
 
 from __future__ import annotations
@@ -26,8 +30,11 @@ HOST = "127.0.0.1"
 ERRORS = {
     "error_500": ("500 Internal Server Error", "InternalError", "We encountered an internal error. Please try again."),
     "slow_down": ("503 Slow Down", "SlowDown", "Please reduce your request rate."),
+    "access_denied": ("403 Forbidden", "AccessDenied", "Access Denied"),
+    "expired_token": ("400 Bad Request", "ExpiredToken", "The provided token has expired."),
 }
-FAULTS = (*ERRORS, "reset", "truncate", "stall", "lost_answer")
+FAULTS = ("error_500", "slow_down", "reset", "truncate", "stall", "lost_answer")
+REFUSALS = ("access_denied", "expired_token")
 BUFFER_BYTES = 1 << 20
 
 
@@ -119,9 +126,9 @@ class FaultProxy:
         when: Callable[[int, str, str], bool] | None = None,
         stall_s: float = 5.0,
     ):
-        unknown = set(faults) - set(FAULTS)
+        unknown = set(faults) - {*FAULTS, *REFUSALS}
         if unknown:
-            raise ValueError(f"no such fault: {sorted(unknown)}; there are {FAULTS}")
+            raise ValueError(f"no such fault: {sorted(unknown)}; there are {FAULTS + REFUSALS}")
         self.upstream_port = upstream_port
         self.faults, self.rate, self.seed = tuple(faults), rate, seed
         self.numbers, self.when, self.stall_s = numbers, when, stall_s

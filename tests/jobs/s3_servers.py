@@ -1,8 +1,8 @@
 """S3 servers on loopback, as processes of their own: moto, which forgives much, and OpenStack Swift, a real store.
 
 Both start empty. Moto checks no credentials. Swift does, keeps objects as files in the folder it is given, and is
-installed on first use: by pip into the folder `CSRM_SWIFT_VENV` (`.swift` in the repository by default), with
-memcached from the system's packages.
+installed on first use: by pip into the folder `CSRM_SWIFT_VENV` (`.swift` in the repository by default), as pinned in
+swift_requirements.txt, with memcached from the system's packages.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from botocore.config import Config
 from botocore.session import get_session
 
 HOST = "127.0.0.1"
-SWIFT = "swift==2.38.3"
+REQUIREMENTS = Path(__file__).with_name("swift_requirements.txt")
 START_S = 120.0  # a busy machine needs half a minute for Swift
 STOP_S = 10.0
 HELLO = b"GET / HTTP/1.0\r\n\r\n"
@@ -120,6 +120,16 @@ class S3Server:
     def port(self) -> int:
         return int(self.endpoint.rpartition(":")[2])
 
+    def environment(self, endpoint: str | None = None) -> dict[str, str]:
+        """Return the variables by which a process finds the server, or a proxy before it, and may use it."""
+        return {
+            "AWS_ENDPOINT_URL_S3": endpoint or self.endpoint,
+            "AWS_ACCESS_KEY_ID": self.key,
+            "AWS_SECRET_ACCESS_KEY": self.secret,
+            "AWS_DEFAULT_REGION": self.region,
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
     def make_bucket(self, name: str) -> None:
         client = get_session().create_client(
             "s3",
@@ -178,23 +188,29 @@ def install_swift() -> Path:
     default = Path(__file__).parents[2] / ".swift"
     folder = Path(os.environ.get("CSRM_SWIFT_VENV", default)).absolute()
     complete = folder / "complete"  # the last thing made: an install that was killed is done again
-    if not complete.exists():
+    wanted = REQUIREMENTS.read_text()
+    if not complete.exists() or complete.read_text() != wanted:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".gitignore").write_text("*\n")
         finish([sys.executable, "-m", "venv", folder], folder / "venv.log")
-        finish([folder / "bin" / "pip", "install", "--disable-pip-version-check", SWIFT], folder / "pip.log")
-        complete.touch()
+        pip = [folder / "bin" / "pip", "install", "--disable-pip-version-check"]
+        finish([*pip, "--requirement", REQUIREMENTS], folder / "pip.log")
+        complete.write_text(wanted)
     return folder
 
 
 def install_memcached() -> str:
     """Return the path of memcached, from the system's packages if it has to be."""
     if shutil.which("memcached") is None:
-        try:
-            with tempfile.NamedTemporaryFile(suffix=".log") as log:
-                finish(["apt-get", "install", "-y", "memcached"], Path(log.name))
-        except (OSError, RuntimeError) as error:
-            raise RuntimeError(f"Swift needs memcached, which is neither here nor installable: {error}") from None
+        if os.geteuid() or shutil.which("apt-get") is None:
+            raise RuntimeError("Swift needs memcached, and only root on Debian gets it by itself; install memcached")
+        install = ["apt-get", "install", "-y", "--no-install-recommends", "memcached"]
+        with tempfile.NamedTemporaryFile(suffix=".log") as log:
+            try:
+                finish(install, Path(log.name))
+            except RuntimeError:  # a fresh container has no list of packages
+                finish(["apt-get", "update"], Path(log.name))
+                finish(install, Path(log.name))
     return shutil.which("memcached")
 
 

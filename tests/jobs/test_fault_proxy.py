@@ -175,7 +175,13 @@ def test_a_connection_ends_where_the_client_wants_it_to(store, request_):
 
 
 @pytest.mark.parametrize(
-    ("fault", "status", "code"), [("error_500", 500, b"InternalError"), ("slow_down", 503, b"SlowDown")]
+    ("fault", "status", "code"),
+    [
+        ("error_500", 500, b"InternalError"),
+        ("slow_down", 503, b"SlowDown"),
+        ("access_denied", 403, b"AccessDenied"),
+        ("expired_token", 400, b"ExpiredToken"),
+    ],
 )
 def test_an_error_is_told_as_s3_words_it_and_the_server_knows_nothing(store, fault, status, code):
     with FaultProxy(store.server_port, faults=[fault], numbers={1, 2, 3}) as proxy, connect(proxy) as connection:

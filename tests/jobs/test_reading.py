@@ -12,7 +12,8 @@ from csrm.encoding import Encoder
 from csrm.errors import InputError
 from jobs.columns import Work, group_passes
 from jobs.inputs import list_inputs
-from jobs.reading import RECORD_COLUMNS, Reader, as_text, encode_records, read_pass
+from jobs.options import RECORD_COLUMNS
+from jobs.reading import Reader, as_text, encode_records, read_pass
 from jobs.shards import plan_files
 from jobs.tables import from_bytes
 

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fault_proxy import FaultProxy
-from s3_servers import moto_server, swift_server
+import s3fs
+from fault_proxy import REFUSALS, FaultProxy
 
 from csrm.errors import InputError, TargetError
 from jobs import remote
@@ -18,36 +18,6 @@ from jobs.shards import plan_files
 from jobs.storage import Folder, open_file, open_location
 
 FAULTS = ("error_500", "slow_down", "reset", "truncate", "lost_answer")
-
-
-@pytest.fixture(scope="session", params=["moto", "swift"])
-def server(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    with moto_server(folder / "log") if request.param == "moto" else swift_server(folder) as server:
-        server.make_bucket("bucket")
-        yield server
-
-
-@pytest.fixture
-def connect(server, monkeypatch):
-    """Point this process at the server, or at a proxy before it."""
-
-    def point(port=None, secret=server.secret):
-        import s3fs
-
-        s3fs.S3FileSystem.clear_instance_cache()
-        monkeypatch.setenv("AWS_ENDPOINT_URL_S3", f"http://127.0.0.1:{port}" if port else server.endpoint)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.key)
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
-        monkeypatch.setenv("AWS_DEFAULT_REGION", server.region)
-        monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0.01)
-    point()
-    yield point
-    import s3fs
-
-    s3fs.S3FileSystem.clear_instance_cache()
 
 
 @pytest.fixture
@@ -165,15 +135,76 @@ def test_input_is_planned_through_faults(target, server, connect, tmp_path):
     assert not plan.lost
 
 
-def test_what_no_retry_mends_is_one_line_at_once(connect, request):
-    started = time.monotonic()
-    with pytest.raises(InputError, match="no-such-bucket/in: no such file, folder or bucket"):
-        list_inputs("s3://no-such-bucket/in")
+PLACES = ("input", "configurations", "model", "output")
+RETRY_S, AT_ONCE_S = 60.0, 20.0
+"""Of one retry, and less than half of it, which a busy machine may need without any."""
+
+
+@pytest.fixture
+def run(in_process, score, target, model_folder, policies, tmp_path, monkeypatch):
+    """Run `csrm score` with one place in the store, the others local; it must end in one line, and soon."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    target.publish("in.jsonl", b'{"text": "hello"}\n')
+    for folder, name in ((model_folder, "model"), (policies, "policies")):
+        for file in folder.iterdir():
+            target.publish(f"{name}/{file.name}", file.read_bytes())
+    monkeypatch.setattr(remote, "FIRST_WAIT_S", RETRY_S)
+    monkeypatch.setattr(remote, "LONGEST_WAIT_S", RETRY_S)
+    there = {"input": "in.jsonl", "configurations": "policies", "model": "model", "output": "out"}
+
+    def run(place, url=target.url):
+        settings = {place: f"{url}/{there[place]}"}
+        started = time.monotonic()
+        result = score(settings.pop("input", "-"), **settings)
+        assert time.monotonic() - started < AT_ONCE_S
+        [line] = result.stderr.splitlines()
+        assert (result.exit_code, result.stdout) == (2, ""), result.output
+        assert line.startswith(f"Error: {url}/{there[place]}")
+        return line
+
+    return run
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_missing_bucket_is_one_line_at_once(run, place):
+    assert "bucket" in run(place, "s3://no-such-bucket").partition(": ")[2].partition(": ")[2]
+
+
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("fault", REFUSALS)
+def test_a_refusal_is_one_line_at_once(run, place, server, connect, fault):
+    """Of the first request, and of the first that answers more than yes or no."""
+    for when in (None, lambda n, method, path: method != "HEAD"):
+        with FaultProxy(server.port, faults=(fault,), when=when) as proxy:
+            connect(proxy.port)
+            assert "access denied (" in run(place)
+            assert 1 <= len(proxy.injected) <= 2
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_wrong_credentials_are_one_line_at_once(run, place, connect, request, monkeypatch):
     if request.node.callspec.params["server"] == "swift":  # moto believes everybody
-        connect(secret="wrong")
-        with pytest.raises(InputError, match="access denied"):
-            list_inputs("s3://bucket/in")
-    assert time.monotonic() - started < 15
+        connect(secret="wr0ng")
+        line = run(place)
+        assert "access denied (" in line
+        assert "wr0ng" not in line
+    connect()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert "access denied (Unable to locate credentials)" in run(place)
+    monkeypatch.setenv("AWS_PROFILE", "nobody")
+    s3fs.S3FileSystem.clear_instance_cache()
+    assert "access denied (The config profile (nobody) could not be found)" in run(place)
+
+
+@pytest.mark.parametrize("fault", ["error_500", "slow_down", "reset"])
+def test_a_single_file_is_found_although_the_store_fails(target, server, connect, fault):
+    target.publish("in.jsonl", b"{}\n")
+    with FaultProxy(server.port, faults=(fault,), numbers=range(1, 5)) as proxy:
+        connect(proxy.port)
+        [found] = list_inputs(f"{target.url}/in.jsonl").files
+        assert (found.source, len(proxy.injected)) == ("in.jsonl", 4)
 
 
 def test_a_store_that_is_down_is_one_line(connect, monkeypatch):
