@@ -114,16 +114,18 @@ class Outcome(NamedTuple):
 
 
 class Stage:
-    """A worker of one stage, made where its actor starts.
+    """A worker of one stage, made where its actor starts. Its class gives the actors their name.
 
     What a user can mend is raised by the first call rather than there: Ray passes on the cause of a failed
     task, but of a failed start only a text with a traceback in it.
     """
 
-    def __init__(self, make: Callable[..., Callable[[pa.Table], Any]], *arguments: Any):
+    make: Callable[..., Callable[[pa.Table], Any]]
+
+    def __init__(self, *arguments: Any):
         self.failure: CSRMError | None = None
         try:
-            self.worker = make(*arguments)
+            self.worker = type(self).make(*arguments)
         except CSRMError as error:
             self.failure = error
 
@@ -132,6 +134,24 @@ class Stage:
         if self.failure:
             raise self.failure
         return self.worker(batch)
+
+
+class Read(Stage):
+    """Shards become rows and token ids."""
+
+    make = Reader
+
+
+class Score(Stage):
+    """Token ids become scores."""
+
+    make = Scorer
+
+
+class Write(Stage):
+    """Rows and scores become files and a commit record."""
+
+    make = Writer
 
 
 @contextlib.contextmanager
@@ -207,16 +227,16 @@ def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
     results = (
         ray.data.from_arrow(blocks)
         .map_batches(
-            Stage,
-            fn_constructor_args=(Reader, job),
+            Read,
+            fn_constructor_args=(job,),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=min(pools.num_readers, len(blocks))),
             num_cpus=READ_SHARE,
         )
         .map_batches(
-            Stage,
-            fn_constructor_args=(Scorer, job, pools.num_threads),
+            Score,
+            fn_constructor_args=(job, pools.num_threads),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=pools.num_scorers),
@@ -224,8 +244,8 @@ def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
             num_gpus=pools.scorer_gpus,
         )
         .map_batches(
-            Stage,
-            fn_constructor_args=(Writer, job),
+            Write,
+            fn_constructor_args=(job,),
             batch_size=1,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(min_size=1, max_size=pools.num_writers),

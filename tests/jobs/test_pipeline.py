@@ -91,27 +91,31 @@ def test_a_workers_error_arrives_as_it_was_raised():
         ray.get(fail.remote(ZeroDivisionError("a bug of ours")))
 
 
-@pytest.fixture
-def broken():
+class Broken(Stage):
+    @staticmethod
     def make(path):
         raise InputError(f"{path}: broken; mend it")
 
-    return make
+
+class Sound(Stage):
+    @staticmethod
+    def make(one, two):
+        return one.__add__
 
 
-def test_a_failed_start_is_raised_by_the_first_call(broken):
-    stage = Stage(broken, "model.safetensors")
+def test_a_failed_start_is_raised_by_the_first_call():
+    stage = Broken("model.safetensors")
     with pytest.raises(InputError, match=r"model.safetensors: broken; mend it"):
         stage(None)
-    assert Stage(lambda one, two: one.__add__, 1, 2)(3) == 4
+    assert Sound(1, 2)(3) == 4
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 @pytest.mark.usefixtures("running_cluster")
-def test_a_failed_start_reaches_the_driver_through_ray_data_as_one_line(broken):
+def test_a_failed_start_reaches_the_driver_through_ray_data_as_one_line():
     _configure_ray_data()
     rows = ray.data.from_items([1]).map_batches(
-        Stage, fn_constructor_args=(broken, "a"), compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.2
+        Broken, fn_constructor_args=("a",), compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.2
     )
     with pytest.raises(InputError) as caught, _original_errors():
         list(rows.iter_rows())
