@@ -26,6 +26,7 @@ from jobs.losses import Lost
 from jobs.reading import Reader
 from jobs.scoring import Scorer
 from jobs.shards import FilePlan
+from jobs.termination import kept_handler
 from jobs.writing import Writer
 
 __all__ = ["Outcome", "Pools", "cluster", "map_in_tasks", "score_shards", "size_pools"]
@@ -170,7 +171,7 @@ def cluster() -> Iterator[None]:
     if endpoint := {name: os.environ[name] for name in ENDPOINT_VARIABLES if name in os.environ}:
         local["runtime_env"] = {"env_vars": endpoint}
     try:
-        with _quiet_backend():
+        with _quiet_backend(), kept_handler():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
         raise InputError(f"RAY_ADDRESS={address}: no cluster to join ({error}); start it or unset it") from None

@@ -7,6 +7,7 @@ travel inside a task.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import platform
@@ -23,7 +24,7 @@ import pyarrow as pa
 from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
-from csrm.errors import InputError
+from csrm.errors import InputError, TargetError
 from jobs.losses import UnreadableError
 from jobs.remote import S3_SETTINGS, ResumingFile, error_code, is_transport, prepare, retried
 
@@ -91,16 +92,44 @@ def first_line(error: BaseException) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+@contextlib.contextmanager
+def _writable(location: str) -> Iterator[None]:
+    """Turn what a filesystem raises when it does not take data into one line that names the location."""
+    try:
+        yield
+    except PermissionError as error:
+        raise TargetError(f"{location}: may not be written ({error}); check permissions and credentials") from None
+    except Exception as error:
+        if not isinstance(error, OSError) and not is_transport(error):
+            raise
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT):
+            raise TargetError(f"{location}: no space left; make some and run again, what is committed stays") from None
+        raise TargetError(f"{location}: cannot be written ({first_line(error)}); mend it and run again") from None
+
+
 def _write_aside(root: str, name: str, data: bytes) -> Path:
     """Write and sync a local file where no reader looks; the folder of its final place exists then."""
     aside = Path(root, "_csrm", "tmp", f"{platform.node()}-{os.getpid()}-{threading.get_ident()}-{Path(name).name}")
     aside.parent.mkdir(parents=True, exist_ok=True)
     Path(root, name).parent.mkdir(parents=True, exist_ok=True)
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        aside.unlink(missing_ok=True)  # on a full disk even half a file is in the way
+        raise
     return aside
+
+
+def _link_aside(root: str, name: str, data: bytes) -> None:
+    """Write a local file that appears whole; FileExistsError where there is one."""
+    aside = _write_aside(root, name, data)
+    try:
+        Path(root, name).hardlink_to(aside)
+    finally:
+        aside.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +156,11 @@ class Folder:
         One PUT does that on an object store. Local files are written aside, synced and renamed.
         """
         filesystem, root = open_location(self.url)
-        if isinstance(filesystem, LocalFileSystem):
-            _write_aside(root, name, data).replace(Path(root, name))
-        else:
-            retried(filesystem.pipe_file, f"{root}/{name}", data)
+        with _writable(self.url):
+            if isinstance(filesystem, LocalFileSystem):
+                _write_aside(root, name, data).replace(Path(root, name))
+            else:
+                retried(filesystem.pipe_file, f"{root}/{name}", data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Write a file, whole or not at all, unless there is one; return whether it was written.
@@ -139,21 +169,18 @@ class Folder:
         between writers (`If-None-Match`). Others let several succeed, or do not know conditions: see `jobs.lock`.
         """
         filesystem, root = open_location(self.url)
-        try:
-            if isinstance(filesystem, LocalFileSystem):
-                aside = _write_aside(root, name, data)
-                try:
-                    Path(root, name).hardlink_to(aside)
-                finally:
-                    aside.unlink()
-            else:
-                retried(filesystem.pipe_file, f"{root}/{name}", data, mode="create")
-        except Exception as error:
-            # A failed condition has no errno of its own, and servers word it differently; they agree on the code.
-            if not isinstance(error, FileExistsError) and error_code(error) != "PreconditionFailed":
-                raise
-            # Where the answer to a first try was lost, what is there is what that try wrote.
-            return not isinstance(filesystem, LocalFileSystem) and self.read([name])[name] == data
+        with _writable(self.url):
+            try:
+                if isinstance(filesystem, LocalFileSystem):
+                    _link_aside(root, name, data)
+                else:
+                    retried(filesystem.pipe_file, f"{root}/{name}", data, mode="create")
+            except Exception as error:
+                # A failed condition has no errno of its own, and servers word it differently; they agree on the code.
+                if not isinstance(error, FileExistsError) and error_code(error) != "PreconditionFailed":
+                    raise
+                # Where the answer to a first try was lost, what is there is what that try wrote.
+                return not isinstance(filesystem, LocalFileSystem) and self.read([name])[name] == data
         return True
 
     def sizes(self, prefix: str) -> dict[str, int]:

@@ -1,11 +1,17 @@
 """A scoring job whose processes die ends with the matrix of one that was left alone, and nothing is done twice."""
 
 import contextlib
+import json
+import os
 import random
+import shutil
 import signal
 import time
+from pathlib import Path
 
 import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from harness import committed, kill_while_running, matrix, processes
 from ray.cluster_utils import Cluster
@@ -77,7 +83,7 @@ def test_a_terminated_job_ends_soon_and_leaves_no_process(seed, start, undisturb
 def test_of_two_jobs_started_at_once_one_writes(start, undisturbed, tmp_path):
     runs = [start(log="one.log"), start(log="two.log")]
     codes = [run.wait() for run in runs]
-    assert sorted(codes) == [0, 1], "\n".join(run.output for run in runs)
+    assert sorted(codes) == [0, 2], "\n".join(run.output for run in runs)
     [refused] = [run.output for run, code in zip(runs, codes, strict=True) if code]
     assert "has been writing here since" in refused
     assert matrix(tmp_path / "out") == undisturbed
@@ -102,3 +108,38 @@ def test_a_node_is_removed(seed, start, undisturbed, mark, tmp_path):
     finally:
         with contextlib.suppress(ProcessLookupError):
             cluster.shutdown()
+
+
+def test_poisonous_records_cost_a_row_each(start, corpus, model_folder, undisturbed, tmp_path):
+    """One record kills the process that scores it, one never ends, one raises; everything else has its scores."""
+    vocabulary = json.loads((model_folder / "tokenizer.json").read_text())["model"]["vocab"]
+    poison = {"kill": vocabulary["7"], "hang": vocabulary["8"], "raise": vocabulary["9"]}
+    source = tmp_path / "in"
+    shutil.copytree(corpus, source)
+    lines = (source / "a.jsonl").read_text().splitlines()
+    bad = {11: "7", 207: "8", 300: "9"}
+    for row, word in bad.items():
+        lines[row] = json.dumps({"text": word})
+    (source / "a.jsonl").write_text("\n".join(lines))
+    paths = [str(Path(__file__).parent / "poison"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    run = start(
+        "--batch-timeout-s", "8", source=source, address="",
+        CSRM_POISON=json.dumps(poison), PYTHONPATH=os.pathsep.join(paths),
+    )  # fmt: skip
+    assert run.wait() == 0, run.output
+    rows = pq.read_table(tmp_path / "out" / "matrix").to_pylist()
+    errors = {row["row"]: row["error"] for row in rows if row["error"]}
+    assert len(rows) == 20 * len(undisturbed)
+    assert errors == {
+        11: "its process died when it was scored",
+        207: "scoring took longer than 8 s",
+        300: "scoring failed: RuntimeError: out of memory, or so",
+    }
+    before = {(row["source"], row["row"]): row["reward"] for data in undisturbed.values() for row in table(data)}
+    for row in rows:
+        if not row["error"]:
+            assert row["reward"] == pytest.approx(before[row["source"], row["row"]], abs=1e-2)
+
+
+def table(data):
+    return pq.read_table(pa.BufferReader(data)).to_pylist()
