@@ -183,14 +183,21 @@ class Folder:
                 return not isinstance(filesystem, LocalFileSystem) and self.read([name])[name] == data
         return True
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """Return the size of every file below `prefix`, by name; nothing where there is no such folder."""
+    def marks(self, prefix: str) -> dict[str, str]:
+        """Return what tells a changed file from the old one (`mark_of`), of every file below `prefix`, by name.
+
+        Nothing where there is no such folder.
+        """
         filesystem, root = open_location(self.url)
         filesystem.invalidate_cache()
         with readable(self.url), contextlib.suppress(FileNotFoundError):
             found = retried(filesystem.find, f"{root}/{prefix}", detail=True)
-            return {path.removeprefix(f"{root}/"): info["size"] for path, info in found.items()}
+            return {path.removeprefix(f"{root}/"): mark_of(info) for path, info in found.items()}
         return {}
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the size of every file below `prefix`, by name."""
+        return {name: int(mark.partition("-")[0]) for name, mark in self.marks(prefix).items()}
 
     def read(self, names: list[str]) -> dict[str, bytes]:
         """Return the contents of files, by name, many at once."""
