@@ -16,8 +16,6 @@ from harness import committed, matrix
 # Ray Data warns of its own old settings whenever a dataset is made.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 
-BLOCK_BYTES = 4000
-"""Stands for the 128 MiB that Ray Data's blocks have, as these corpora stand for large ones."""
 WAIT_S = 60.0
 
 
@@ -62,7 +60,8 @@ class Measure:
 def ray_data(joined, tmp_path):
     """Run a checkpointed job of Ray Data's over a folder; return how often each of its ids was written.
 
-    `expand` makes several rows of one, and an actor, as one would keep a model in, measures them.
+    An actor measures blocks one after the other. It takes no core, as if it had a GPU: what looks up the rows that
+    are done takes one until the end, and without a second one for the other stages the job would wait forever.
     """
     import ray
     from ray.data import ActorPoolStrategy, DataContext
@@ -70,50 +69,40 @@ def ray_data(joined, tmp_path):
 
     folder = tmp_path / "ray"
 
-    def run(source, *, expand=None, max_errored_blocks=0, **writing):
+    def run(source, *, block_rows, expand=None, max_errored_blocks=0, **writing):
         context = DataContext()
         context.checkpoint_config = CheckpointConfig("id", str(folder / "checkpoints"))
-        context.target_max_block_size = BLOCK_BYTES
         context.max_errored_blocks = max_errored_blocks
         context.enable_progress_bars = False
+        pool = {"compute": ActorPoolStrategy(size=1), "num_cpus": 0, "fn_constructor_args": (folder,)}
         with DataContext.current(context):
-            rows = ray.data.read_parquet(str(source), override_num_blocks=len(list(source.iterdir())))
-            if expand:
-                # Of two cores, one is for the actor that looks up which rows are done: it waits forever for less.
-                pool = {"compute": ActorPoolStrategy(size=1), "num_cpus": 0.5, "fn_constructor_args": (folder,)}
-                rows = rows.flat_map(expand, num_cpus=0.5).map_batches(
-                    Measure, batch_size=33, batch_format="pyarrow", **pool
-                )
-            else:
-                rows = rows.map_batches(Measure(folder), batch_format="pyarrow")
-            rows.write_parquet(str(folder / "out"), **writing)
+            rows = ray.data.read_parquet(str(source))
+            rows = rows.flat_map(expand) if expand else rows
+            rows = rows.repartition(target_num_rows_per_block=block_rows)
+            rows.map_batches(Measure, batch_format="pyarrow", **pool).write_parquet(str(folder / "out"), **writing)
         return Counter(pq.read_table(folder / "out")["id"].to_pylist())
 
-    yield run
+    return run
 
 
-def write_corpus(folder, records, num_files):
-    """Files of equally many records."""
-    folder.mkdir()
-    size = len(records) // num_files
-    for number in range(num_files):
-        part = records[number * size : (number + 1) * size]
-        pq.write_table(pa.Table.from_pylist(part), folder / f"{number}.parquet")
-    return folder
-
-
-def texts(folder, *, num_files, special=""):
-    """400 records; one in the middle of the last file has a special text."""
+def texts(folder, special=""):
+    """400 records; one near the end has a special text."""
     records = [{"id": number, "text": f"hello {number}"} for number in range(400)]
-    records[-20]["text"] = special
-    return write_corpus(folder, records, num_files)
+    records[380]["text"] = special
+    return written(folder, records)
 
 
-def pairs(folder, fail_at):
-    """800 pairs; the rejected side of one is "fail"."""
+def pairs(folder):
+    """800 pairs; the rejected side of the 61st is "fail"."""
     records = [{"id": number, "chosen": f"hello {number}", "rejected": f"kill {number}"} for number in range(800)]
-    records[fail_at]["rejected"] = "fail"
-    return write_corpus(folder, records, 1)
+    records[60]["rejected"] = "fail"
+    return written(folder, records)
+
+
+def written(folder, records):
+    folder.mkdir()
+    pq.write_table(pa.Table.from_pylist(records), folder / "a.parquet")
+    return folder
 
 
 def scored(target):
@@ -141,10 +130,10 @@ def kill_and_run_again(start, target, *options, source):
 
 def test_both_rows_of_one_survive_a_resume(ray_data, start, tmp_path):
     """Ray Data commits a block when it is written, and with it the ids of rows whose other half is in the next."""
-    source = pairs(tmp_path / "pairs", fail_at=60)
+    source = pairs(tmp_path / "pairs")
     with pytest.raises(RuntimeError, match="out of memory"):
-        ray_data(source, expand=both_sides)
-    counts = ray_data(source, expand=both_sides)
+        ray_data(source, block_rows=75, expand=both_sides)
+    counts = ray_data(source, block_rows=75, expand=both_sides)
     assert_still((counts.total(), len(counts)), wrong=(1599, 800), right=(1600, 800))
 
     kill_and_run_again(start, tmp_path / "out", source=source)
@@ -154,10 +143,10 @@ def test_both_rows_of_one_survive_a_resume(ray_data, start, tmp_path):
 
 def test_overwriting_can_be_resumed(ray_data, start, tmp_path):
     """Ray Data empties the folder and keeps the record of what was in it."""
-    source = texts(tmp_path / "texts", num_files=2, special="fail")
+    source = texts(tmp_path / "texts", special="fail")
     with pytest.raises(RuntimeError, match="out of memory"):
-        ray_data(source, mode="overwrite")
-    counts = ray_data(source, mode="overwrite")
+        ray_data(source, block_rows=200, mode="overwrite")
+    counts = ray_data(source, block_rows=200, mode="overwrite")
     assert_still((counts.total(), len(counts)), wrong=(200, 200), right=(400, 400))
 
     kill_and_run_again(start, tmp_path / "out", "--overwrite", source=source)
@@ -167,9 +156,9 @@ def test_overwriting_can_be_resumed(ray_data, start, tmp_path):
 
 def test_a_finished_job_can_be_run_again(ray_data, score, tmp_path):
     """Ray Data deletes its record when it is done, and appends."""
-    source = texts(tmp_path / "texts", num_files=2)
-    assert ray_data(source).total() == 400
-    counts = ray_data(source)
+    source = texts(tmp_path / "texts")
+    assert ray_data(source, block_rows=200).total() == 400
+    counts = ray_data(source, block_rows=200)
     assert_still((counts.total(), len(counts)), wrong=(800, 400), right=(400, 400))
 
     assert score("texts").exit_code == 0
@@ -183,8 +172,8 @@ def test_a_finished_job_can_be_run_again(ray_data, score, tmp_path):
 
 def test_a_bad_record_costs_its_own_row_only(ray_data, score, tmp_path):
     """Ray Data drops the block, counts it as success and deletes its record."""
-    source = texts(tmp_path / "texts", num_files=8, special=None)
-    counts = ray_data(source, max_errored_blocks=1)
+    source = texts(tmp_path / "texts", special=None)
+    counts = ray_data(source, block_rows=50, max_errored_blocks=1)
     assert_still((counts.total(), len(counts)), wrong=(350, 350), right=(399, 399))
     assert not (tmp_path / "ray" / "checkpoints").exists()
 
