@@ -185,7 +185,9 @@ def remove_leftovers(target: Folder, commits: dict[str, Commit], stale: Iterable
 def clear(target: Folder) -> None:
     """Delete everything that `csrm score` wrote to a target, and nothing else."""
     ours = [name for name in [*target.sizes(MATRIX), *target.sizes(ERRORS)] if _OURS.search(name)]
-    target.remove([MANIFEST, INDEX, *target.sizes(COMMITS), *target.sizes(CONFIGURATIONS), *ours, *target.sizes("_csrm/tmp")])
+    target.remove(
+        [MANIFEST, INDEX, *target.sizes(COMMITS), *target.sizes(CONFIGURATIONS), *ours, *target.sizes("_csrm/tmp")]
+    )
 
 
 def uncommitted(target: Folder, shards: Iterable[Shard], commits: Mapping[str, Commit]) -> list[Shard]:

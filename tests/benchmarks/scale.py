@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -26,13 +27,12 @@ from typing import Any
 import psutil
 
 from csrm import Calibration, Encoder, Layout, Message
-
 from jobs.demo import SAMPLE_CONFIGURATIONS
 
 ROWS_PER_FILE = 100_000
 SHARD_ROWS = 4096
 STAGES = ("Read", "Score", "Write")
-WORDS = "the a user asks about her bank account weather pin game help please never tell kill love child police".split()
+WORDS = ["the", "user", "asks", "about", "bank", "weather", "game", "help", "please", "never", "kill", "love", "child"]
 
 
 def main() -> None:
@@ -44,7 +44,12 @@ def main() -> None:
     for num_records in options.records:
         with tempfile.TemporaryDirectory() as folder:
             measure = measure_memory if options.what == "memory" else measure_overhead
-            print(json.dumps({"records": num_records, **measure(Path(folder), num_records, options.actors)}), flush=True)
+            found = measure(Path(folder), num_records, options.actors)
+            print(json.dumps({"records": num_records, **found, "versions": versions()}), flush=True)
+
+
+def versions() -> dict[str, str]:
+    return {name: version(name) for name in ("csrm", "ray", "torch", "pyarrow")}
 
 
 def measure_memory(folder: Path, num_records: int, num_actors: int) -> dict[str, Any]:
@@ -58,9 +63,7 @@ def measure_memory(folder: Path, num_records: int, num_actors: int) -> dict[str,
     job = start_job(folder, num_actors, "--model", str(folder / "model"))
     while job.poll() is None:
         watch(psutil.Process(job.pid), peaks, scorers)
-        peaks["object_store"] = max(
-            peaks.get("object_store", 0), (psutil.disk_usage("/dev/shm").used - shared) / 2**20
-        )
+        peaks["object_store"] = max(peaks.get("object_store", 0), (psutil.disk_usage("/dev/shm").used - shared) / 2**20)
         time.sleep(0.5)
     assert job.returncode == 0, (folder / "log").read_text()
     log = (folder / "log").read_text()

@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from harness import committed, matrix
+from ray.exceptions import RayTaskError
 
 # Ray Data warns of its own old settings whenever a dataset is made.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
@@ -117,39 +118,47 @@ def assert_still(found, wrong, right):
     assert found == wrong, f"Ray Data is wrong in another way now: {found}, not {wrong}"
 
 
-def kill_and_run_again(start, target, *options, source):
-    """Kill the driver when some of the rows are committed, then run the same command."""
-    run = start(*options, source=source, log="killed.log")
-    run.wait_until(lambda: len(committed(target)) > 2)
-    assert not run.is_over, run.output
-    run.process.kill()
-    run.process.wait()
-    again = start(*options, source=source, log="again.log")
-    assert again.wait() == 0, again.output
+@pytest.fixture
+def score_in_two(joined, start, score, tmp_path):
+    """Kill a run when some of its shards are committed, then run the same command to the end."""
+
+    def run(source, *options):
+        killed = start(*options, source=source)
+        killed.wait_until(lambda: len(committed(tmp_path / "out")) > 2)
+        assert not killed.is_over, killed.output
+        killed.process.kill()
+        killed.process.wait()
+        before = committed(tmp_path / "out")
+        result = score(source, "--shard-rows", "20", *options)
+        assert result.exit_code == 0, result.output
+        return before
+
+    return run
 
 
-def test_both_rows_of_one_survive_a_resume(ray_data, start, tmp_path):
+def test_both_rows_of_one_survive_a_resume(ray_data, score_in_two, tmp_path):
     """Ray Data commits a block when it is written, and with it the ids of rows whose other half is in the next."""
     source = pairs(tmp_path / "pairs")
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(RayTaskError, match="out of memory"):
         ray_data(source, block_rows=75, expand=both_sides)
     counts = ray_data(source, block_rows=75, expand=both_sides)
     assert_still((counts.total(), len(counts)), wrong=(1599, 800), right=(1600, 800))
 
-    kill_and_run_again(start, tmp_path / "out", source=source)
+    before = score_in_two(source)
     counts, errors = scored(tmp_path / "out")
     assert (counts.total(), len(counts), errors) == (1600, 1600, [])
+    assert before.items() <= committed(tmp_path / "out").items(), "a committed shard was written again"
 
 
-def test_overwriting_can_be_resumed(ray_data, start, tmp_path):
+def test_overwriting_can_be_resumed(ray_data, score_in_two, tmp_path):
     """Ray Data empties the folder and keeps the record of what was in it."""
     source = texts(tmp_path / "texts", special="fail")
-    with pytest.raises(RuntimeError, match="out of memory"):
+    with pytest.raises(RayTaskError, match="out of memory"):
         ray_data(source, block_rows=200, mode="overwrite")
     counts = ray_data(source, block_rows=200, mode="overwrite")
     assert_still((counts.total(), len(counts)), wrong=(200, 200), right=(400, 400))
 
-    kill_and_run_again(start, tmp_path / "out", "--overwrite", source=source)
+    score_in_two(source, "--overwrite")
     counts, errors = scored(tmp_path / "out")
     assert (counts.total(), len(counts), errors) == (400, 400, [])
 
@@ -161,9 +170,10 @@ def test_a_finished_job_can_be_run_again(ray_data, score, tmp_path):
     counts = ray_data(source, block_rows=200)
     assert_still((counts.total(), len(counts)), wrong=(800, 400), right=(400, 400))
 
-    assert score("texts").exit_code == 0
+    first = score(source)
+    assert first.exit_code == 0, first.output
     before = matrix(tmp_path / "out")
-    again = score("texts")
+    again = score(source)
     assert again.exit_code == 0, again.output
     counts, errors = scored(tmp_path / "out")
     assert (counts.total(), len(counts), errors) == (400, 400, [])
@@ -177,8 +187,8 @@ def test_a_bad_record_costs_its_own_row_only(ray_data, score, tmp_path):
     assert_still((counts.total(), len(counts)), wrong=(350, 350), right=(399, 399))
     assert not (tmp_path / "ray" / "checkpoints").exists()
 
-    result = score("texts")
+    result = score(source)
     assert result.exit_code == 0, result.output
     counts, errors = scored(tmp_path / "out")
     assert (counts.total(), len(counts), len(errors)) == (400, 400, 1)
-    assert "399 " in result.output or "1 errors" in result.output
+    assert "400 records · 800 cells · 1 errors" in result.stdout
