@@ -2,13 +2,17 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test faults lint bench clean
 
 demo: .venv/installed
 	$(BIN)/csrm demo --output runs/demo --overwrite
 
 test: .venv/installed-tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# Every random fault with five seeds, and the driver killed twenty times in a row; half an hour.
+faults: .venv/installed-tests
+	$(BIN)/python -m pytest tests/jobs/faults --fault-rounds 5 $(PYTEST_ARGS)
 
 lint: .venv/installed-tests
 	$(BIN)/ruff check .

@@ -150,9 +150,7 @@ def _files(path: Path) -> list[Path]:
     # Hidden folders hold copies of their own: Kubernetes mounts every file of a ConfigMap twice.
     found = [file for file in sorted(path.rglob("*")) if _is_policy(file, file.relative_to(path))]
     if not found:
-        raise ConfigurationError(
-            f"{path}: no policies in this folder; put {', '.join(sorted(SUFFIXES))} files into it"
-        )
+        raise ConfigurationError(f"{path}: no policies in this folder; put {', '.join(sorted(SUFFIXES))} files into it")
     return found
 
 

@@ -4,6 +4,7 @@ matrix/**/<shard>.parquet       rows, visible to readers
 errors/<shard>.parquet          see `jobs.dead_letters`
 manifest.json                   written last
 _csrm/commits/<shard>.json      a shard counts from the moment this exists
+_csrm/commits.jsonl.gz          copies of these records, so that the next run need not open each
 _csrm/configurations/           texts of all configurations that there are columns of
 _csrm/attempts/                 see `jobs.isolation`
 _csrm/lock/                     see `jobs.lock`
@@ -12,13 +13,17 @@ _csrm/tmp/                      files being written (local disk only)
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from csrm.errors import InputError
+from jobs.inputs import InputFile
 from jobs.shards import Shard
 from jobs.storage import Folder
 
@@ -30,16 +35,19 @@ __all__ = [
     "MATRIX",
     "clear",
     "commit_name",
+    "known_plans",
     "matrix_files",
     "read_commits",
     "refuse_other_matrix",
     "remove_leftovers",
     "stale_commits",
     "uncommitted",
+    "write_index",
 ]
 
 COMMITS = "_csrm/commits"
 CONFIGURATIONS = "_csrm/configurations"
+INDEX = "_csrm/commits.jsonl.gz"
 ERRORS = "errors"
 MANIFEST = "manifest.json"
 MATRIX = "matrix"
@@ -64,14 +72,59 @@ def read_commits(target: Folder) -> dict[str, Commit]:
     Raises:
         InputError: One is no commit record.
     """
-    commits: dict[str, Commit] = {}
-    for name, data in target.read(sorted(target.sizes(COMMITS))).items():
+    marks = target.marks(COMMITS)
+    copies = _read_index(target) if len(marks) > 1 else {}
+    commits = {copy["record"]["shard"]: copy["record"] for copy in copies if marks.get(copy["name"]) == copy["mark"]}
+    for name, data in target.read(sorted(name for name in marks if Path(name).stem not in commits)).items():
         try:
             record = json.loads(data)
             commits[record["shard"]] = record
         except (ValueError, TypeError, KeyError):
             raise InputError(f"{target.url}/{name}: not a commit record; delete it and run again") from None
     return commits
+
+
+def write_index(target: Folder, commits: Mapping[str, Commit]) -> None:
+    """Copy all commit records into one file. The records stay what counts: a copy of one that has changed is not read.
+
+    Args:
+        target: whose records they are.
+        commits: as they were written, all of them.
+    """
+    marks = target.marks(COMMITS)
+    names = ((commit_name(id), commit) for id, commit in sorted(commits.items()))
+    lines = [json.dumps({"name": name, "mark": marks[name], "record": commit}) for name, commit in names]
+    target.publish(INDEX, gzip.compress("\n".join(lines).encode(), mtime=0))
+
+
+def _read_index(target: Folder) -> list[dict[str, Any]]:
+    """Copies of commit records; none where there is no index, or no whole one: it only saves time."""
+    try:
+        text = gzip.decompress(target.read([INDEX])[INDEX])
+        return [copy for copy in map(json.loads, text.splitlines()) if {"name", "mark", "record"} <= copy.keys()]
+    except (FileNotFoundError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, AttributeError):
+        return []
+
+
+def known_plans(commits: Iterable[Commit], files: Iterable[InputFile]) -> dict[str, list[Shard]]:
+    """Shards of the files whose every row is committed, by source: to plan these, nothing need be opened."""
+    own: dict[tuple[str, str], list[Commit]] = defaultdict(list)
+    for commit in commits:
+        own[commit["source"], commit["mark"]].append(commit)
+    plans = {file.source: _planned(file, own[file.source, file.mark]) for file in files}
+    return {source: shards for source, shards in plans.items() if shards}
+
+
+def _planned(file: InputFile, commits: list[Commit]) -> list[Shard]:
+    """The shards that were committed of a file, if they are all of it."""
+    shards: list[Shard] = []
+    num_rows = 0
+    for commit in sorted(commits, key=lambda commit: commit["row_start"]):
+        if commit["row_start"] != num_rows:
+            return []
+        num_rows += commit["num_records"]
+        shards.append(Shard.of(file, num_rows=commit["num_records"], **commit["place"]))
+    return shards if shards and shards[0].file_rows == num_rows else []
 
 
 def refuse_other_matrix(target: Folder, commits: Mapping[str, Commit], identity: Mapping[str, Any]) -> None:
@@ -132,7 +185,9 @@ def remove_leftovers(target: Folder, commits: dict[str, Commit], stale: Iterable
 def clear(target: Folder) -> None:
     """Delete everything that `csrm score` wrote to a target, and nothing else."""
     ours = [name for name in [*target.sizes(MATRIX), *target.sizes(ERRORS)] if _OURS.search(name)]
-    target.remove([MANIFEST, *target.sizes(COMMITS), *target.sizes(CONFIGURATIONS), *ours, *target.sizes("_csrm/tmp")])
+    target.remove(
+        [MANIFEST, INDEX, *target.sizes(COMMITS), *target.sizes(CONFIGURATIONS), *ours, *target.sizes("_csrm/tmp")]
+    )
 
 
 def uncommitted(target: Folder, shards: Iterable[Shard], commits: Mapping[str, Commit]) -> list[Shard]:

@@ -126,8 +126,10 @@ class Lock:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self._stop.set()
         self._beats.join()
-        if not self.is_lost:
-            self.target.publish(_name(self.generation), replace(self.holder, released=True).encode())
+        # Where the target takes no more data, the lock goes as a dead holder's does.
+        with contextlib.suppress(OSError, CSRMError):
+            if not self.is_lost:
+                self.target.publish(_name(self.generation), replace(self.holder, released=True).encode())
 
     @property
     def is_lost(self) -> bool:

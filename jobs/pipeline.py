@@ -27,6 +27,7 @@ from jobs.reading import Reader
 from jobs.remote import endpoints
 from jobs.scoring import Scorer
 from jobs.shards import FilePlan
+from jobs.termination import kept_handler
 from jobs.writing import Writer
 
 __all__ = ["Outcome", "Pools", "cluster", "map_in_tasks", "score_shards", "size_pools"]
@@ -169,7 +170,7 @@ def cluster() -> Iterator[None]:
     if variables := endpoints():
         local["runtime_env"] = {"env_vars": variables}
     try:
-        with _quiet_backend():
+        with _quiet_backend(), kept_handler():
             ray.init(address=address or "local", log_to_driver=False, logging_level=logging.ERROR, **local)
     except ConnectionError as error:
         raise InputError(f"RAY_ADDRESS={address}: no cluster to join ({error}); start it or unset it") from None

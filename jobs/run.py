@@ -15,13 +15,15 @@ from jobs.commits import (
     MANIFEST,
     Commit,
     clear,
+    known_plans,
     read_commits,
     refuse_other_matrix,
     remove_leftovers,
     stale_commits,
     uncommitted,
+    write_index,
 )
-from jobs.inputs import Inputs, list_inputs, partitions
+from jobs.inputs import InputFile, Inputs, list_inputs, partitions
 from jobs.job import Job, kept_schema, read_model_facts
 from jobs.local_copies import load_configurations
 from jobs.lock import Lock
@@ -74,6 +76,7 @@ def run(options: ScoreOptions, out: Console, err: Console) -> int:
         if missing := [shard for shard in missing if (shard.source, shard.row_start) not in gone]:
             return _report_missing(missing, err)
         commits = {id: _settled(commit, job) for id, commit in commits.items()}
+        write_index(job.target, commits)
         write_manifest(job, commits, time.monotonic() - started, by_source(lost))
     _warn_of_others(job, err)
     totals = sum_commits(commits[shard.id] for shard in plan.shards if shard.id in commits)
@@ -128,8 +131,9 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
     target = Folder.at(options.output)
     _check_names(inputs, options)
     _check_apart(inputs, target, options)
+    known = _known_shards(inputs, target, options)
     map_files = map
-    if not options.limit and _is_large(inputs):
+    if not options.limit and _is_large([file for file in inputs.files if file.source not in known]):
         from jobs.pipeline import cluster, map_in_tasks
 
         stack.enter_context(cluster())
@@ -139,6 +143,7 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
         options.shard_rows,
         named_columns=options.named_columns,
         limit=options.limit,
+        known=known,
         map_files=map_files,
     )
     job = Job(
@@ -150,6 +155,15 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
         kept=kept_schema(plan.schemas, options.keep_columns),
     )
     return job, plan
+
+
+def _known_shards(inputs: Inputs, target: Folder, options: ScoreOptions) -> dict[str, list[Shard]]:
+    """Shards of files that are scored already and as they were; see `known_plans`."""
+    if options.overwrite or options.limit:
+        return {}
+    # What kept columns are made of is told by the files alone, by Parquet's.
+    files = [file for file in inputs.files if not (options.keep_columns and file.source.endswith(".parquet"))]
+    return known_plans(read_commits(target).values(), files)
 
 
 def _open_target(job: Job, plan: Plan) -> dict[str, Commit]:
@@ -221,9 +235,9 @@ def _check_apart(inputs: Inputs, target: Folder, options: ScoreOptions) -> None:
         )
 
 
-def _is_large(inputs: Inputs) -> bool:
-    line_bytes = sum(file.size for file in inputs.files if not file.source.endswith(".parquet"))
-    return len(inputs.files) > PLAN_ALONE_FILES or line_bytes > PLAN_ALONE_BYTES
+def _is_large(files: Sequence[InputFile]) -> bool:
+    line_bytes = sum(file.size for file in files if not file.source.endswith(".parquet"))
+    return len(files) > PLAN_ALONE_FILES or line_bytes > PLAN_ALONE_BYTES
 
 
 def _report_missing(missing: Sequence[Shard], err: Console) -> int:

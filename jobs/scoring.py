@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import warnings
 from typing import TYPE_CHECKING
@@ -29,6 +30,10 @@ class Scorer:
     """Scores encoded shards."""
 
     def __init__(self, job: Job, num_threads: int):
+        # oneDNN keeps what it compiled for every shape of batch, and a corpus has thousands of them: memory would
+        # creep up. The shapes of one batch are a handful.
+        for name in ("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "LRU_CACHE_CAPACITY"):
+            os.environ.setdefault(name, "64")
         import torch
 
         from csrm import CSRM

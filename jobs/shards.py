@@ -10,11 +10,11 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import PurePosixPath
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
@@ -51,6 +51,13 @@ class Shard:
     """First byte, and"""
     byte_end: int = 0
     """the byte after the last one; of plain JSON Lines only."""
+    file_rows: int | None = None
+    """Records of the whole file; None where it was not read to its end."""
+
+    @classmethod
+    def of(cls, file: InputFile, **place: Any) -> Shard:
+        """A range of a file's rows; `place` has the other fields."""
+        return cls(url=file.url, source=file.source, mark=file.mark, **place)
 
     @property
     def id(self) -> str:
@@ -97,6 +104,7 @@ def plan_files(
     *,
     named_columns: Sequence[str] = (),
     limit: int | None = None,
+    known: Mapping[str, Sequence[Shard]] | None = None,
     map_files: Callable[..., Iterable[FilePlan]] = map,
 ) -> Plan:
     """Plan an input.
@@ -106,6 +114,7 @@ def plan_files(
         shard_rows: most rows in a shard.
         named_columns: columns that some file must have.
         limit: plan only this many records, from the start.
+        known: shards of files that need not be opened, by source.
         map_files: runs `plan_file` over the files, in order; `map` by default.
 
     Raises:
@@ -115,7 +124,11 @@ def plan_files(
     schemas: list[pa.Schema | None] = []
     columns: set[str] = set()
     lost: list[Lost] = []
-    for plan in map_files(lambda file: plan_file(file, shard_rows, named_columns, limit), files):
+    known = known or {}
+    new = [file for file in files if file.source not in known]
+    plans = iter(map_files(lambda file: plan_file(file, shard_rows, named_columns, limit), new))
+    for file in files:
+        plan = _known_plan(known[file.source], named_columns) if file.source in known else next(plans)
         shards += plan.shards
         columns |= plan.columns
         lost += plan.lost
@@ -130,6 +143,10 @@ def plan_files(
         known = ", ".join(sorted(columns)) or "none"
         raise InputError(f"{shards[0].url}: no column {unknown[0]!r} in the input; columns found: {known}")
     return Plan(_first_records(shards, limit) if limit else shards, schemas, lost)
+
+
+def _known_plan(shards: Sequence[Shard], named_columns: Sequence[str]) -> FilePlan:
+    return FilePlan(list(shards), None, frozenset(named_columns))
 
 
 def plan_file(
@@ -147,11 +164,16 @@ def plan_file(
     try:
         with readable(file.url):
             if kind.records == "parquet":
-                return _plan_parquet(file, shard_rows)
-            return _plan_jsonl(file, shard_rows, kind.compression, named_columns, limit)
+                plan = _plan_parquet(file, shard_rows)
+            else:
+                plan = _plan_jsonl(file, shard_rows, kind.compression, named_columns, limit)
     except UnreadableError as error:
         whole = Lost(source=file.source, row_start=0, num_rows=None, reason=str(error), num_bytes=file.size)
         return FilePlan([], None, frozenset(), (whole,))
+    if plan.lost or limit:
+        return plan
+    file_rows = sum(shard.num_rows for shard in plan.shards)
+    return plan._replace(shards=[replace(shard, file_rows=file_rows) for shard in plan.shards])
 
 
 def _plan_parquet(file: InputFile, shard_rows: int) -> FilePlan:
@@ -160,7 +182,7 @@ def _plan_parquet(file: InputFile, shard_rows: int) -> FilePlan:
         metadata, schema = parquet.metadata, spelled_out(parquet.schema_arrow)
         group_rows = check_footer(metadata, file)
         shard_rows = min(shard_rows, rows_within(metadata))
-    shards = [_shard(file, *piece) for piece in row_ranges(group_rows, shard_rows)]
+    shards = [Shard.of(file, **piece._asdict()) for piece in row_ranges(group_rows, shard_rows)]
     return FilePlan(shards, schema, frozenset(schema.names))
 
 
@@ -178,8 +200,10 @@ def _plan_jsonl(
     with open_file(filesystem, path) as raw:
         try:
             for number, span in enumerate(spans(open_lines(raw, compression), shard_rows)):
-                place = {} if compression else {"byte_start": span.byte_start, "byte_end": span.byte_end}
-                shards.append(_shard(file, span.row_start, span.num_rows, 0 if compression else number, **place))
+                # What is compressed has no place to start from: its shards are read in one pass.
+                place = {"group": 0} if compression else {"group": number, **span._asdict()}
+                rows = {"row_start": span.row_start, "num_rows": span.num_rows}
+                shards.append(Shard.of(file, **rows | place))
                 num_rows = span.row_start + span.num_rows
                 if limit and num_rows >= limit:
                     break
@@ -199,18 +223,6 @@ def _first_lines(raw: BinaryIO, compression: str | None, number: int) -> list[Li
         for line in islice(record_lines(open_lines(raw, compression)), number):
             found.append(line)
     return found
-
-
-def _shard(file: InputFile, row_start: int, num_rows: int, group: int, **place: int) -> Shard:
-    return Shard(
-        url=file.url,
-        source=file.source,
-        mark=file.mark,
-        row_start=row_start,
-        num_rows=num_rows,
-        group=group,
-        **place,
-    )
 
 
 def _columns(sample: Sequence[Line], named_columns: Sequence[str]) -> frozenset[str]:

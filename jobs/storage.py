@@ -7,6 +7,7 @@ travel inside a task.
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import platform
@@ -145,12 +146,18 @@ def _reached(url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _writable(url: str) -> Iterator[None]:
-    """The same, and where there is no place to write to."""
+    """The same, and what keeps data from being taken."""
     with _reached(url):
         try:
             yield
         except FileNotFoundError:
             raise TargetError(f"{url}: no such bucket; make it, or choose another --output") from None
+        except OSError as error:
+            if is_denied(error) or is_transport(error):
+                raise
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise TargetError(f"{url}: no space left; make some and run again, what is committed stays") from None
+            raise TargetError(f"{url}: cannot be written ({first_line(error)}); mend it and run again") from None
 
 
 BROKEN = (OSError, EOFError, pa.ArrowException)
@@ -171,11 +178,24 @@ def _write_aside(root: str, name: str, data: bytes) -> Path:
     aside = Path(root, "_csrm", "tmp", f"{platform.node()}-{os.getpid()}-{threading.get_ident()}-{Path(name).name}")
     aside.parent.mkdir(parents=True, exist_ok=True)
     Path(root, name).parent.mkdir(parents=True, exist_ok=True)
-    with aside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with aside.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        aside.unlink(missing_ok=True)  # on a full disk even half a file is in the way
+        raise
     return aside
+
+
+def _link_aside(root: str, name: str, data: bytes) -> None:
+    """Write a local file that appears whole; FileExistsError where there is one."""
+    aside = _write_aside(root, name, data)
+    try:
+        Path(root, name).hardlink_to(aside)
+    finally:
+        aside.unlink()
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,10 +222,10 @@ class Folder:
         One PUT does that on an object store. Local files are written aside, synced and renamed.
         """
         filesystem, root = open_location(self.url)
-        if isinstance(filesystem, LocalFileSystem):
-            _write_aside(root, name, data).replace(Path(root, name))
-        else:
-            with _writable(self.url):
+        with _writable(self.url):
+            if isinstance(filesystem, LocalFileSystem):
+                _write_aside(root, name, data).replace(Path(root, name))
+            else:
                 retried(filesystem.pipe_file, f"{root}/{name}", data)
 
     def create(self, name: str, data: bytes) -> bool:
@@ -215,32 +235,35 @@ class Folder:
         between writers (`If-None-Match`). Others let several succeed, or do not know conditions: see `jobs.lock`.
         """
         filesystem, root = open_location(self.url)
-        try:
-            if isinstance(filesystem, LocalFileSystem):
-                aside = _write_aside(root, name, data)
-                try:
-                    Path(root, name).hardlink_to(aside)
-                finally:
-                    aside.unlink()
-            else:
-                with _writable(self.url):
+        with _writable(self.url):
+            try:
+                if isinstance(filesystem, LocalFileSystem):
+                    _link_aside(root, name, data)
+                else:
                     retried(filesystem.pipe_file, f"{root}/{name}", data, mode="create")
-        except Exception as error:
-            # A failed condition has no errno of its own, and servers word it differently; they agree on the code.
-            if not isinstance(error, FileExistsError) and error_code(error) != "PreconditionFailed":
-                raise
-            # Where the answer to a first try was lost, what is there is what that try wrote.
-            return not isinstance(filesystem, LocalFileSystem) and self.read([name])[name] == data
+            except Exception as error:
+                # A failed condition has no errno of its own, and servers word it differently; they agree on the code.
+                if not isinstance(error, FileExistsError) and error_code(error) != "PreconditionFailed":
+                    raise
+                # Where the answer to a first try was lost, what is there is what that try wrote.
+                return not isinstance(filesystem, LocalFileSystem) and self.read([name])[name] == data
         return True
 
-    def sizes(self, prefix: str) -> dict[str, int]:
-        """Return the size of every file below `prefix`, by name; nothing where there is no such folder."""
+    def marks(self, prefix: str) -> dict[str, str]:
+        """Return what tells a changed file from the old one (`mark_of`), of every file below `prefix`, by name.
+
+        Nothing where there is no such folder.
+        """
         filesystem, root = open_location(self.url)
         filesystem.invalidate_cache()
         with readable(self.url), contextlib.suppress(FileNotFoundError):
             found = retried(filesystem.find, f"{root}/{prefix}", detail=True)
-            return {path.removeprefix(f"{root}/"): info["size"] for path, info in found.items()}
+            return {path.removeprefix(f"{root}/"): mark_of(info) for path, info in found.items()}
         return {}
+
+    def sizes(self, prefix: str) -> dict[str, int]:
+        """Return the size of every file below `prefix`, by name."""
+        return {name: int(mark.partition("-")[0]) for name, mark in self.marks(prefix).items()}
 
     def read(self, names: list[str]) -> dict[str, bytes]:
         """Return the contents of files, by name, many at once."""

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-__all__ = ["TERMINATED_EXIT", "Terminated", "terminable"]
+__all__ = ["TERMINATED_EXIT", "Terminated", "kept_handler", "terminable"]
 
 TERMINATED_EXIT = 128 + signal.SIGTERM
 
@@ -28,6 +28,17 @@ def terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@contextlib.contextmanager
+def kept_handler() -> Iterator[None]:
+    """Undo what the `with` block does to SIGTERM: Ray takes it for itself when it starts, and exits with 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:

@@ -161,6 +161,7 @@ def commit_record(
         "mark": shard.mark,
         "row_start": shard.row_start,
         "num_records": shard.num_rows,
+        "place": {name: getattr(shard, name) for name in ("row_start", "group", "byte_start", "byte_end", "file_rows")},
         "num_rows": table.num_rows,
         "num_errors": table.num_rows - table["error"].null_count,
         "num_tokens": pc.sum(table["num_tokens"]).as_py() or 0,

@@ -227,7 +227,7 @@ def plot(source: Path, target: Path) -> None:
     lines = [json.loads(line) for line in source.read_text().splitlines()]
     lines.sort(key=lambda line: line["tokens_per_cell"])
     names = ["polyguard_eval", "diasafety_eval", "rbr_held_out"]
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.8), layout="constrained")
+    figure, axes = pyplot.subplots(1, 3, figsize=(11, 4), layout="constrained")
     for axis, suite in zip(axes, names, strict=True):
         for line, marker in zip(lines, "osD^vP", strict=False):
             color = "tab:blue" if "pooled" in line["contestant"] else "tab:gray"
@@ -238,7 +238,7 @@ def plot(source: Path, target: Path) -> None:
         axis.margins(y=0.1)
         axis.grid(alpha=0.3)
     axes[0].set_ylabel("AUROC")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(lines), frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
     figure.savefig(target, dpi=110)
 
 

@@ -1,0 +1,103 @@
+"""A rerun with everything committed costs a listing: no input is opened, and no commit record."""
+
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jobs import shards
+from jobs.commits import INDEX, read_commits
+from jobs.storage import Folder
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    lines = [json.dumps({"text": f"hello {n}"}) for n in range(7)]
+    (folder / "a.jsonl").write_text("\n".join(lines))
+    (folder / "b.jsonl.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
+    pq.write_table(pa.table({"text": ["kill", "pin", "bank"]}), folder / "c.parquet")
+    return folder
+
+
+@pytest.fixture
+def rerun(score, in_process, corpus, tmp_path):
+    """Score the corpus once, then again; returns what the second run opened and read."""
+    assert score("in", "--shard-rows", "3").exit_code == 0
+    seen = []
+    open_file, read = shards.open_file, Folder.read
+    in_process.setattr(shards, "open_file", lambda system, path: seen.append(path) or open_file(system, path))
+    in_process.setattr(Folder, "read", lambda self, names: seen.extend(names) or read(self, names))
+
+    def again(*arguments):
+        seen.clear()
+        result = score("in", *arguments or ("--shard-rows", "3"))
+        assert result.exit_code == 0, result.output
+        return [name.removeprefix(f"{tmp_path}/") for name in seen if "_csrm/lock" not in name], result.stderr
+
+    return again
+
+
+def test_nothing_is_opened(rerun):
+    seen, told = rerun()
+    assert "everything was scored already" in told
+    assert set(seen) == {INDEX}
+
+
+def test_of_a_changed_corpus_only_what_changed_is_opened(rerun, corpus):
+    (corpus / "a.jsonl").write_text('{"text": "hello"}\n')
+    (corpus / "new.jsonl").write_text('{"text": "hello"}\n')
+    seen, _ = rerun()
+    assert {name for name in seen if name.startswith("in/")} == {"in/a.jsonl", "in/new.jsonl"}
+
+
+def test_shards_stay_as_they_were_cut(rerun, tmp_path):
+    before = read_commits(Folder.at(str(tmp_path / "out"))).keys()
+    seen, told = rerun("--shard-rows", "100")
+    assert "everything was scored already" in told
+    assert not [name for name in seen if name.startswith("in/")]
+    assert read_commits(Folder.at(str(tmp_path / "out"))).keys() == before
+
+
+def test_a_file_that_is_not_wholly_committed_is_planned_again(rerun, tmp_path):
+    [record] = (tmp_path / "out/_csrm/commits").glob("b-0000000003-*.json")
+    record.unlink()
+    seen, _ = rerun()
+    assert "in/b.jsonl.gz" in seen
+    assert not {"in/a.jsonl", "in/c.parquet"} & set(seen)
+
+
+def test_a_record_counts_and_not_its_copy(rerun, tmp_path):
+    target = Folder.at(str(tmp_path / "out"))
+    [(id, commit)] = [item for item in read_commits(target).items() if item[1]["source"] == "c.parquet"]
+    target.publish(f"_csrm/commits/{id}.json", json.dumps(commit | {"num_tokens": 12345}).encode())
+    assert read_commits(target)[id]["num_tokens"] == 12345
+    target.remove([f"_csrm/commits/{id}.json"])
+    assert id not in read_commits(target)
+
+
+@pytest.mark.parametrize("damage", [b"", b"not gzip", gzip.compress(b'{"name": 1'), gzip.compress(b"[1, 2]\n3")])
+def test_a_damaged_index_costs_time_and_nothing_else(rerun, tmp_path, damage):
+    before = read_commits(Folder.at(str(tmp_path / "out")))
+    (tmp_path / "out" / INDEX).write_bytes(damage)
+    assert read_commits(Folder.at(str(tmp_path / "out"))) == before
+    _, told = rerun()
+    assert "everything was scored already" in told
+    seen, _ = rerun()
+    assert set(seen) == {INDEX}, "and it is mended"
+
+
+def test_kept_columns_of_parquet_are_looked_up(score, in_process, corpus):
+    """Their types are told by the files."""
+    (corpus / "a.jsonl").unlink()
+    (corpus / "b.jsonl.gz").unlink()
+    pq.write_table(pa.table({"text": ["kill"], "n": [1]}), corpus / "c.parquet")
+    for _ in range(2):
+        assert score("in", "--keep-columns", "n").exit_code == 0
+    pq.write_table(pa.table({"text": ["kill"], "n": [2]}), corpus / "d.parquet")
+    assert score("in", "--keep-columns", "n").exit_code == 0
+    kinds = {pq.read_schema(path).field("n").type for path in (corpus.parent / "out/matrix").glob("*.parquet")}
+    assert kinds == {pa.int64()}
