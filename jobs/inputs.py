@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 from fsspec import AbstractFileSystem
 
 from csrm.errors import InputError
+from jobs.listing import walk
 from jobs.options import OUTPUT_COLUMNS
 from jobs.remote import retried
 from jobs.storage import absolute, mark_of, open_location, readable, refuse_secrets
@@ -91,10 +92,8 @@ def list_inputs(location: str) -> Inputs:
     filesystem, path = open_location(location)
     with readable(location):
         root, found = _find(filesystem, path, location)
-    files = sorted(
-        (_describe(filesystem, path, root, info) for path, info in found.items()),
-        key=lambda file: file.source,
-    )
+        described = {info["name"]: _describe(filesystem, info["name"], root, info) for info in found}
+    files = sorted(described.values(), key=lambda file: file.source)
     if not files:
         raise InputError(f"{location}: no conversation files here; {_SUPPORTED} are read")
     for file in files:
@@ -103,23 +102,27 @@ def list_inputs(location: str) -> Inputs:
     return Inputs(absolute(filesystem, root), tuple(files))
 
 
-def _find(filesystem: AbstractFileSystem, path: str, location: str) -> tuple[str, Mapping[str, dict[str, Any]]]:
-    """Return the root and the files with what the filesystem says of each."""
+def _find(filesystem: AbstractFileSystem, path: str, location: str) -> tuple[str, Iterable[dict[str, Any]]]:
+    """Return the root and what the filesystem says of each file, one after the other: there may be a million."""
     there = _info(filesystem, path)
     if there["type"] == "file":
         if file_format(path) is None:
             raise InputError(f"{location}: not a format that is read; {_SUPPORTED} are")
-        return _parent(path), {path: there}
+        return _parent(path), [there]
     if there["type"] == "directory":
-        return path, _visible(path, retried(filesystem.find, path, detail=True))
+        return path, _visible(path, walk(filesystem, path, lambda folder: _is_hidden(path, folder)))
     if not _GLOB.search(path):
         raise FileNotFoundError(path)
     root = _parent(path[: _GLOB.search(path).start()] + "x")  # type: ignore[union-attr]
-    found: dict[str, dict[str, Any]] = {}
-    for match, info in retried(filesystem.glob, path, detail=True).items():
-        is_folder = info["type"] == "directory"
-        found |= retried(filesystem.find, match, detail=True) if is_folder else {match: info}
-    return root, _visible(root, found)
+    return root, _visible(root, _matches(filesystem, path))
+
+
+def _matches(filesystem: AbstractFileSystem, pattern: str) -> Iterator[dict[str, Any]]:
+    for match, info in retried(filesystem.glob, pattern, detail=True).items():
+        if info["type"] == "directory":
+            yield from walk(filesystem, match)
+        else:
+            yield info
 
 
 def _info(filesystem: AbstractFileSystem, path: str) -> dict[str, Any]:
@@ -131,11 +134,12 @@ def _info(filesystem: AbstractFileSystem, path: str) -> dict[str, Any]:
     return info
 
 
-def _visible(root: str, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    def hidden(path: str) -> bool:
-        return any(part.startswith((".", "_")) for part in PurePosixPath(_below(root, path)).parts)
+def _visible(root: str, found: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    return (info for info in found if file_format(info["name"]) and not _is_hidden(root, info["name"]))
 
-    return {path: info for path, info in found.items() if file_format(path) and not hidden(path)}
+
+def _is_hidden(root: str, path: str) -> bool:
+    return any(part.startswith((".", "_")) for part in PurePosixPath(_below(root, path)).parts)
 
 
 def _describe(filesystem: AbstractFileSystem, path: str, root: str, info: Mapping[str, Any]) -> InputFile:

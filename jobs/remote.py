@@ -39,13 +39,14 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.2, 15.0
 """Between two tries: twice as long each time, about 50 s in all."""
 
 S3_SETTINGS: dict[str, Any] = {
+    "use_listings_cache": False,
     "config_kwargs": {
         "connect_timeout": 10,
         "read_timeout": 30,
         "retries": {"mode": "standard", "total_max_attempts": 2},
-    }
+    },
 }
-"""Of the client."""
+"""Of the filesystem: a listing is asked for when it is needed, and a million files are not remembered twice."""
 
 BLOCK_BYTES = 8 * 2**20
 """Read at once, where less is asked for."""

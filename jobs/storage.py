@@ -27,6 +27,7 @@ from fsspec import AbstractFileSystem
 from fsspec.implementations.local import LocalFileSystem
 
 from csrm.errors import InputError, TargetError
+from jobs.listing import walk
 from jobs.losses import UnreadableError
 from jobs.remote import (
     S3_SETTINGS,
@@ -134,8 +135,6 @@ def _reached(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if error_code(error) == "PreconditionFailed":
-            raise
         if is_denied(error):
             why = first_line(error)
             raise TargetError(f"{url}: access denied ({why}); check permissions and credentials") from None
@@ -257,8 +256,8 @@ class Folder:
         filesystem, root = open_location(self.url)
         filesystem.invalidate_cache()
         with readable(self.url), contextlib.suppress(FileNotFoundError):
-            found = retried(filesystem.find, f"{root}/{prefix}", detail=True)
-            return {path.removeprefix(f"{root}/"): mark_of(info) for path, info in found.items()}
+            found = walk(filesystem, f"{root}/{prefix}".rstrip("/"))
+            return {info["name"].removeprefix(f"{root}/"): mark_of(info) for info in found}
         return {}
 
     def sizes(self, prefix: str) -> dict[str, int]:

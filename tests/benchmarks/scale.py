@@ -2,10 +2,12 @@
 
     python tests/benchmarks/scale.py memory --records 10000,100000,1000000 >> tests/benchmarks/memory.jsonl
     python tests/benchmarks/scale.py overhead --records 20000 >> tests/benchmarks/overhead.jsonl
+    python tests/benchmarks/scale.py plan --records 10000,1000000 >> tests/benchmarks/plan.jsonl
 
 `memory` scores short records with a one-layer random model and watches every process of the job. `overhead` scores
 records of 8 to 250 words with the embedded model under the bundled configurations, as a job and by the engine alone: as
-many processes as the job has scorers, each with its share of the same records. Each prints a JSON line per measurement.
+many processes as the job has scorers, each with its share of the same records. `plan` lists and counts as many files of
+one record, a thousand to a folder, in one process. Each prints a JSON line per measurement.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +31,8 @@ import psutil
 
 from csrm import Calibration, Encoder, Layout, Message
 from jobs.demo import SAMPLE_CONFIGURATIONS
+from jobs.inputs import list_inputs
+from jobs.shards import plan_files
 
 ROWS_PER_FILE = 100_000
 SHARD_ROWS = 4096
@@ -37,14 +42,13 @@ WORDS = ["the", "user", "asks", "about", "bank", "weather", "game", "help", "ple
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["memory", "overhead"])
+    parser.add_argument("what", choices=MEASURES)
     parser.add_argument("--records", required=True, type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--actors", type=int, default=2)
     options = parser.parse_args()
     for num_records in options.records:
         with tempfile.TemporaryDirectory() as folder:
-            measure = measure_memory if options.what == "memory" else measure_overhead
-            found = measure(Path(folder), num_records, options.actors)
+            found = MEASURES[options.what](Path(folder), num_records, options.actors)
             print(json.dumps({"records": num_records, **found, "versions": versions()}), flush=True)
 
 
@@ -124,6 +128,33 @@ def measure_overhead(folder: Path, num_records: int, num_actors: int) -> dict[st
     }
 
 
+def measure_plan(folder: Path, num_files: int, num_actors: int) -> dict[str, Any]:
+    """Seconds and memory of listing and counting, in a process of its own."""
+    for number in range(num_files):
+        place = folder / "in" / f"part={number // 1000}"
+        if number % 1000 == 0:
+            place.mkdir(parents=True)
+        (place / f"{number}.jsonl").write_text('{"text": "hello"}\n')
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(plan_alone, str(folder / "in"), num_files).result()
+
+
+def plan_alone(source: str, num_files: int) -> dict[str, Any]:
+    before, started = psutil.Process().memory_info().rss, time.monotonic()
+    inputs = list_inputs(source)
+    listed = time.monotonic()
+    plan = plan_files(inputs.files, SHARD_ROWS)
+    counted = time.monotonic()
+    assert plan.num_records == num_files
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return {
+        "list_s": round(listed - started, 1),
+        "count_s": round(counted - listed, 1),
+        "peak_mb": round((peak - before) / 2**20),
+        "bytes_per_file": round((peak - before) / num_files),
+    }
+
+
 def rate_told(log: Path) -> float:
     """Cells per second in the last line of a job."""
     line = next(line for line in reversed(log.read_text().splitlines()) if "cells/s" in line)
@@ -197,6 +228,8 @@ def one_layer_model() -> Any:
     model.calibration = Calibration()
     return model
 
+
+MEASURES = {"memory": measure_memory, "overhead": measure_overhead, "plan": measure_plan}
 
 if __name__ == "__main__":
     main()
