@@ -57,8 +57,8 @@ class ScoreOptions:
     """Model replicas; None takes one per GPU, else as many as the cores feed."""
     batch_tokens: int | None = None
     """Tokens in one forward pass; None leaves it to the engine."""
-    shard_rows: int = 4096
-    """Most records in a shard, the unit of work, of commit and of resume."""
+    shard_rows: int | None = None
+    """Most records in a shard, the unit of work, of commit and of resume; None lets the input's size decide."""
     max_error_rate: float = 0.01
     """Share of records without scores above which the run counts as failed."""
     batch_timeout_s: float | None = None

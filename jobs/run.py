@@ -31,7 +31,7 @@ from jobs.losses import Lost, by_source, num_lost_rows
 from jobs.manifest import archive, write_manifest
 from jobs.options import ScoreOptions
 from jobs.progress import ProgressLine
-from jobs.shards import Plan, Shard, plan_files
+from jobs.shards import Plan, Shard, default_shard_rows, plan_files
 from jobs.storage import Folder, absolute, open_location
 from jobs.summary import Totals, say, show_totals, sum_commits
 from jobs.writing import align_columns, is_aligned, refresh_summary
@@ -140,10 +140,11 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
         map_files = map_in_tasks
     plan = plan_files(
         inputs.files,
-        options.shard_rows,
+        options.shard_rows or default_shard_rows(sum(file.size for file in inputs.files)),
         named_columns=options.named_columns,
         limit=options.limit,
         known=known,
+        need_schemas=bool(options.keep_columns),
         map_files=map_files,
     )
     job = Job(
@@ -161,9 +162,7 @@ def _known_shards(inputs: Inputs, target: Folder, options: ScoreOptions) -> dict
     """Shards of files that are scored already and as they were; see `known_plans`."""
     if options.overwrite or options.limit:
         return {}
-    # What kept columns are made of is told by the files alone, by Parquet's.
-    files = [file for file in inputs.files if not (options.keep_columns and file.source.endswith(".parquet"))]
-    return known_plans(read_commits(target).values(), files)
+    return known_plans(read_commits(target).values(), inputs.files)
 
 
 def _open_target(job: Job, plan: Plan) -> dict[str, Commit]:

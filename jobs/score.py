@@ -50,10 +50,8 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
 @click.option(
     "--shard-rows",
     type=click.IntRange(min=1),
-    default=4096,
-    show_default=True,
     metavar="N",
-    help="Most records in a shard, the unit of commit and resume.",
+    help="Most records in a shard, the unit of commit and resume.  [default: 256 to 4096, by size of input]",
 )
 @click.option(
     "--batch-timeout-s",

@@ -25,9 +25,12 @@ from jobs.losses import Lost, UnreadableError
 from jobs.parquet import check_footer, open_parquet, row_ranges, rows_within, spelled_out
 from jobs.storage import BROKEN, first_line, open_file, open_location, readable
 
-__all__ = ["FilePlan", "Plan", "Shard", "plan_file", "plan_files"]
+__all__ = ["FilePlan", "Plan", "Shard", "default_shard_rows", "plan_file", "plan_files"]
 
 _SAMPLE_ROWS = 1000
+_RECORD_BYTES = 1024
+_MIN_SHARDS = 64
+_MIN_SHARD_ROWS, _MAX_SHARD_ROWS = 256, 4096
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 
 
@@ -105,6 +108,7 @@ def plan_files(
     named_columns: Sequence[str] = (),
     limit: int | None = None,
     known: Mapping[str, Sequence[Shard]] | None = None,
+    need_schemas: bool = False,
     map_files: Callable[..., Iterable[FilePlan]] = map,
 ) -> Plan:
     """Plan an input.
@@ -114,7 +118,8 @@ def plan_files(
         shard_rows: most rows in a shard.
         named_columns: columns that some file must have.
         limit: plan only this many records, from the start.
-        known: shards of files that need not be opened, by source.
+        known: shards of files that are cut already, by source.
+        need_schemas: whether to open these too, where they are Parquet.
         map_files: runs `plan_file` over the files, in order; `map` by default.
 
     Raises:
@@ -125,11 +130,16 @@ def plan_files(
     columns: set[str] = set()
     lost: list[Lost] = []
     known = known or {}
-    new = [file for file in files if file.source not in known]
-    plans = iter(map_files(lambda file: plan_file(file, shard_rows, named_columns, limit), new))
+    opened = {file.source for file in files if file.source not in known or (need_schemas and _is_parquet(file))}
+    plans = iter(
+        map_files(
+            lambda file: plan_file(file, shard_rows, named_columns, limit),
+            [file for file in files if file.source in opened],
+        )
+    )
     for file in files:
-        plan = _known_plan(known[file.source], named_columns) if file.source in known else next(plans)
-        shards += plan.shards
+        plan = next(plans) if file.source in opened else FilePlan([], None, frozenset(named_columns))
+        shards += known.get(file.source, plan.shards)
         columns |= plan.columns
         lost += plan.lost
         schemas += [plan.schema] if plan.shards and plan.schema not in schemas else []
@@ -145,8 +155,22 @@ def plan_files(
     return Plan(_first_records(shards, limit) if limit else shards, schemas, lost)
 
 
-def _known_plan(shards: Sequence[Shard], named_columns: Sequence[str]) -> FilePlan:
-    return FilePlan(list(shards), None, frozenset(named_columns))
+def _is_parquet(file: InputFile) -> bool:
+    kind = file_format(file.source)
+    return kind is not None and kind.records == "parquet"
+
+
+def default_shard_rows(num_bytes: int) -> int:
+    """Most rows in a shard of an input.
+
+    A small input makes tens of shards, so that workers end together and progress shows; those of a large one have so
+    many rows that a shard's files and records cost nothing beside its scores.
+
+    Args:
+        num_bytes: size of all files.
+    """
+    rows = num_bytes // (_RECORD_BYTES * _MIN_SHARDS)
+    return min(max(2 ** rows.bit_length() // 2, _MIN_SHARD_ROWS), _MAX_SHARD_ROWS)
 
 
 def plan_file(

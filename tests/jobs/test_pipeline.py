@@ -91,10 +91,14 @@ def test_a_workers_error_arrives_as_it_was_raised():
         ray.get(fail.remote(ZeroDivisionError("a bug of ours")))
 
 
-class Broken(Stage):
-    @staticmethod
-    def make(path):
-        raise InputError(f"{path}: broken; mend it")
+@pytest.fixture
+def broken():
+    class Broken(Stage):  # no name of this module, which workers could not import
+        @staticmethod
+        def make(path):
+            raise InputError(f"{path}: broken; mend it")
+
+    return Broken
 
 
 class Sound(Stage):
@@ -103,8 +107,8 @@ class Sound(Stage):
         return one.__add__
 
 
-def test_a_failed_start_is_raised_by_the_first_call():
-    stage = Broken("model.safetensors")
+def test_a_failed_start_is_raised_by_the_first_call(broken):
+    stage = broken("model.safetensors")
     with pytest.raises(InputError, match=r"model.safetensors: broken; mend it"):
         stage(None)
     assert Sound(1, 2)(3) == 4
@@ -112,10 +116,10 @@ def test_a_failed_start_is_raised_by_the_first_call():
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 @pytest.mark.usefixtures("running_cluster")
-def test_a_failed_start_reaches_the_driver_through_ray_data_as_one_line():
+def test_a_failed_start_reaches_the_driver_through_ray_data_as_one_line(broken):
     _configure_ray_data()
     rows = ray.data.from_items([1]).map_batches(
-        Broken, fn_constructor_args=("a",), compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.2
+        broken, fn_constructor_args=("a",), compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.2
     )
     with pytest.raises(InputError) as caught, _original_errors():
         list(rows.iter_rows())

@@ -90,14 +90,18 @@ def test_a_damaged_index_costs_time_and_nothing_else(rerun, tmp_path, damage):
     assert set(seen) == {INDEX}, "and it is mended"
 
 
-def test_kept_columns_of_parquet_are_looked_up(score, in_process, corpus):
+def test_kept_columns_of_parquet_are_looked_up(score, in_process, corpus, tmp_path):
     """Their types are told by the files."""
     (corpus / "a.jsonl").unlink()
     (corpus / "b.jsonl.gz").unlink()
-    pq.write_table(pa.table({"text": ["kill"], "n": [1]}), corpus / "c.parquet")
+    pq.write_table(pa.table({"text": ["kill", "pin"], "n": [1, 2]}), corpus / "c.parquet")
     for _ in range(2):
         assert score("in", "--keep-columns", "n").exit_code == 0
     pq.write_table(pa.table({"text": ["kill"], "n": [2]}), corpus / "d.parquet")
     assert score("in", "--keep-columns", "n").exit_code == 0
     kinds = {pq.read_schema(path).field("n").type for path in (corpus.parent / "out/matrix").glob("*.parquet")}
     assert kinds == {pa.int64()}
+    before = read_commits(Folder.at(str(tmp_path / "out"))).keys()
+    again = score("in", "--keep-columns", "n", "--shard-rows", "1")
+    assert "everything was scored already" in again.stderr, "rows are not cut anew for the sake of a schema"
+    assert read_commits(Folder.at(str(tmp_path / "out"))).keys() == before

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from csrm.errors import InputError
 from jobs.columns import Work, group_passes
 from jobs.inputs import list_inputs
-from jobs.shards import Shard, plan_files
+from jobs.shards import Shard, default_shard_rows, plan_files
 
 SHARD = Shard(url="/in/a.jsonl", source="a.jsonl", mark="1", row_start=0, num_rows=2, group=0)
 COMPRESS = {".jsonl": bytes, ".jsonl.gz": gzip.compress, ".json.zst": zstandard.ZstdCompressor().compress}
@@ -122,3 +122,11 @@ def test_limit_does_not_read_further_files(tmp_path):
     write_rows(tmp_path / "a.jsonl", 30)
     (tmp_path / "b.parquet").write_bytes(b"broken")
     assert plan(tmp_path, limit=25).num_records == 25
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "rows"),
+    [(0, 256), (10**6, 256), (40 * 2**20, 512), (200 * 2**20, 2048), (2**30, 4096), (2**50, 4096)],
+)
+def test_shards_of_a_large_input_have_more_rows(num_bytes, rows):
+    assert default_shard_rows(num_bytes) == rows
