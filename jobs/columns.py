@@ -116,7 +116,8 @@ def join_scores(num_rows: int, names: Iterable[str], *parts: pa.Table, explain: 
 def standing_scores(target: Folder, commit: Commit) -> pa.Table:
     """Scores of a committed shard, in the order of its records."""
     parts = [_read_scores(data) for data in target.read(matrix_files(commit)).values()]
-    table = pa.concat_tables(parts)
+    # A writer that died may have left further columns in some of the files.
+    table = pa.concat_tables(parts, promote_options="permissive")
     # Partition folders split a shard; of the rows that share a number (a preference pair's) all are in one file.
     return table.take(np.argsort(table["row"].to_numpy(), kind="stable")).drop_columns("row")
 

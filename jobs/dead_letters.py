@@ -5,10 +5,13 @@ errors/<shard>.parquet          beside the shard's rows in the matrix, which hav
 
 from __future__ import annotations
 
+import contextlib
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from jobs.job import Job
+from jobs.losses import UnreadableError
 from jobs.reading import read_pass
 from jobs.shards import Shard
 
@@ -31,9 +34,10 @@ def dead_letters(shard: Shard, rows: pa.Table, table: pa.Table, job: Job) -> pa.
     numbers = table["row"].filter(bad)
     raw = rows["raw"].filter(bad).to_pylist()
     if not pc.all(is_unread).as_py():
-        [records] = read_pass([shard], job)
-        known = zip(raw, numbers.to_pylist(), strict=True)
-        raw = [data if data is not None else records.raw(number - shard.row_start) for data, number in known]
+        with contextlib.suppress(UnreadableError):  # gone since it was scored: no bytes, and no reason to stop
+            [records] = read_pass([shard], job)
+            known = zip(raw, numbers.to_pylist(), strict=True)
+            raw = [data if data is not None else records.raw(number - shard.row_start) for data, number in known]
     return pa.table(
         {
             "source": table["source"].filter(bad),

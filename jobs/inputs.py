@@ -145,6 +145,8 @@ def _is_hidden(root: str, path: str) -> bool:
 def _describe(filesystem: AbstractFileSystem, path: str, root: str, info: Mapping[str, Any]) -> InputFile:
     if _UNNAMABLE.search(path):
         raise InputError(f"{path!a}: a name with control characters, with :: or not in UTF-8; rename the file")
+    if info.get("islink"):  # a listing tells when the link was made; who reads it later asks when the file was
+        info = {**info, **_info(filesystem, path)}
     return InputFile(url=absolute(filesystem, path), source=_below(root, path), mark=mark_of(info), size=info["size"])
 
 

@@ -200,6 +200,8 @@ class Watchdog:
     def _watch(self) -> None:
         while not self._stop:
             if not self._heard.wait(self.seconds):
-                self._last_words(f"scoring took longer than {self.seconds:g} s")
-                os._exit(HUNG_EXIT)
+                try:
+                    self._last_words(f"scoring took longer than {self.seconds:g} s")
+                finally:  # a target that takes no notes is no reason to hang for ever
+                    os._exit(HUNG_EXIT)
             self._heard.clear()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Any
 
 from fsspec import AbstractFileSystem
@@ -28,18 +29,33 @@ def walk(
     Raises:
         FileNotFoundError: There is no such folder.
     """
-    with ThreadPoolExecutor(LISTERS) as pool:
-        waiting = {pool.submit(_list, filesystem, root)}
-        while waiting:
-            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for info in (info for listed in done for info in listed.result()):
+    pool = ThreadPoolExecutor(LISTERS)
+    done: SimpleQueue[Future[list[dict[str, Any]]]] = SimpleQueue()
+    try:
+        pool.submit(_list, filesystem, root).add_done_callback(done.put)
+        num_waiting = 1
+        while num_waiting:
+            listed = done.get()
+            num_waiting -= 1
+            for info in listed.result():
                 if info["type"] != "directory":
                     yield info
                 elif not skip(info["name"]):
-                    waiting.add(pool.submit(_list, filesystem, info["name"]))
+                    pool.submit(_list_below, filesystem, info["name"]).add_done_callback(done.put)
+                    num_waiting += 1
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def _list(filesystem: AbstractFileSystem, folder: str) -> list[dict[str, Any]]:
     """What lies right in a folder; some object stores name the folder itself too."""
     found = retried(filesystem.ls, folder, detail=True)
     return [info for info in found if info["name"].rstrip("/") != folder.rstrip("/")]
+
+
+def _list_below(filesystem: AbstractFileSystem, folder: str) -> list[dict[str, Any]]:
+    """The same of a folder that was seen a moment ago; nothing where it is gone."""
+    try:
+        return _list(filesystem, folder)
+    except FileNotFoundError:
+        return []

@@ -167,6 +167,7 @@ class Lock:
                     f"{self.target.url}: {holder.who} has been writing here since {holder.since}; "
                     "wait until it is done, or choose another --output"
                 )
+            other = holder  # may have been released meanwhile
 
     def _beat(self) -> None:
         while not self._stop.wait(self.beat_s):

@@ -23,6 +23,7 @@ from jobs.inputs import InputFile, file_format
 from jobs.jsonl import Line, decode_line, open_lines, record_lines, refuse_array, spans
 from jobs.losses import Lost, UnreadableError
 from jobs.parquet import check_footer, open_parquet, row_ranges, rows_within, spelled_out
+from jobs.remote import is_denied, is_transport
 from jobs.storage import BROKEN, first_line, open_file, open_location, readable
 
 __all__ = ["FilePlan", "Plan", "Shard", "default_shard_rows", "plan_file", "plan_files"]
@@ -139,10 +140,11 @@ def plan_files(
     )
     for file in files:
         plan = next(plans) if file.source in opened else FilePlan([], None, frozenset(named_columns))
-        shards += known.get(file.source, plan.shards)
+        own = known.get(file.source, plan.shards)
+        shards += own
         columns |= plan.columns
         lost += plan.lost
-        schemas += [plan.schema] if plan.shards and plan.schema not in schemas else []
+        schemas += [plan.schema] if own and plan.schema not in schemas else []
         if limit and sum(shard.num_rows for shard in shards) >= limit:
             break
     if not shards and lost:
@@ -150,8 +152,8 @@ def plan_files(
     if not shards:
         raise InputError(f"{files[0].url}{' and the other files' * (len(files) > 1)}: no records, nothing to score")
     if unknown := [name for name in named_columns if name not in columns]:
-        known = ", ".join(sorted(columns)) or "none"
-        raise InputError(f"{shards[0].url}: no column {unknown[0]!r} in the input; columns found: {known}")
+        there = ", ".join(sorted(columns)) or "none"
+        raise InputError(f"{shards[0].url}: no column {unknown[0]!r} in the input; columns found: {there}")
     return Plan(_first_records(shards, limit) if limit else shards, schemas, lost)
 
 
@@ -232,7 +234,7 @@ def _plan_jsonl(
                 if limit and num_rows >= limit:
                     break
         except BROKEN as error:
-            if not shards:
+            if not shards or is_denied(error) or is_transport(error):  # then it is the store that failed
                 raise
             reason = f"{file.url}: breaks off after {num_rows:,} rows ({first_line(error)})"
             rest = max(0, file.size - raw.tell())

@@ -13,6 +13,7 @@ from jobs import pipeline
 from jobs.commits import read_commits
 from jobs.scoring import Scorer
 from jobs.storage import Folder
+from jobs.writing import Writer
 
 NEW = "id: {id}\nclauses: [{{category: pins, guideline: {guideline}}}]\n"
 
@@ -235,3 +236,28 @@ def test_a_run_that_stops_half_way_goes_on_with_what_is_left(run, own_policies, 
     assert scored_cells == {"pins": 2}
     run()
     assert scored_cells == {"pins": 5}
+
+
+def test_a_writer_that_dies_between_the_files_of_a_shard_is_tried_again(run, own_policies, in_process, tmp_path):
+    """Then some of its files have further columns and some do not."""
+    run("--partition-by", "text")
+    (own_policies / "pins.yaml").write_text(NEW.format(id="pins", guideline="ask for no pin"))
+    run("--partition-by", "text", output=tmp_path / "at once")
+    publish, write, published = Folder.publish, Writer.__call__, []
+
+    def die_once(self, name, data):
+        published.append(name)
+        if len([name for name in published if name.startswith("matrix/")]) == 2:
+            raise ProcessLookupError
+        publish(self, name, data)
+
+    def again(self, batch):
+        try:
+            return write(self, batch)
+        except ProcessLookupError:
+            return write(self, batch)
+
+    in_process.setattr(Folder, "publish", die_once)
+    in_process.setattr(Writer, "__call__", again)
+    run("--partition-by", "text")
+    assert table(tmp_path / "out") == table(tmp_path / "at once")

@@ -1,9 +1,12 @@
 """Listing finds what users mean, and names it the same way every time."""
 
+import os
+
 import pytest
 
 from csrm.errors import InputError
 from jobs.inputs import FileFormat, file_format, list_inputs, partitions
+from jobs.storage import mark_of, open_location
 
 
 def touch(folder, *names):
@@ -81,6 +84,19 @@ def test_mark_changes_with_the_file(tmp_path):
     assert before == list_inputs(str(tmp_path)).files[0].mark
     (tmp_path / "a.jsonl").write_text("{}\n{}\n")
     assert before != list_inputs(str(tmp_path)).files[0].mark
+
+
+def test_mark_of_a_link_is_that_of_its_file(tmp_path):
+    """Readers ask again, by the file's name alone; a broken link is empty."""
+    (tmp_path / "blob").write_text("{}\n")
+    os.utime(tmp_path / "blob", (1e9, 1e9))
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").symlink_to(tmp_path / "blob")
+    (tmp_path / "in/b.jsonl").symlink_to(tmp_path / "nothing")
+    [file, broken] = list_inputs(str(tmp_path / "in")).files
+    filesystem, path = open_location(file.url)
+    assert file.mark == mark_of(filesystem.info(path))
+    assert broken.size == 0
 
 
 def test_partition_values_are_kept_as_spelled():

@@ -64,6 +64,16 @@ def test_folders_are_listed_side_by_side(tree):
     assert len(list(walk(Slow(), tree))) == len(TREE)
 
 
+def test_a_folder_that_goes_meanwhile_takes_nothing_with_it(tree):
+    class Hasty(LocalFileSystem):
+        def ls(self, path, **settings):
+            if path.endswith("date=3"):
+                raise FileNotFoundError(path)
+            return super().ls(path, **settings)
+
+    assert len(list(walk(Hasty(), tree))) == len(TREE) - 3
+
+
 def test_what_is_not_there_is_said(tree):
     with pytest.raises(FileNotFoundError):
         list(walk(LocalFileSystem(), f"{tree}/nowhere"))

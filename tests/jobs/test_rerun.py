@@ -105,3 +105,14 @@ def test_kept_columns_of_parquet_are_looked_up(score, in_process, corpus, tmp_pa
     again = score("in", "--keep-columns", "n", "--shard-rows", "1")
     assert "everything was scored already" in again.stderr, "rows are not cut anew for the sake of a schema"
     assert read_commits(Folder.at(str(tmp_path / "out"))).keys() == before
+
+
+def test_a_known_file_still_says_what_kept_columns_are_made_of(score, in_process, policies, tmp_path):
+    """JSON Lines hold text, whatever the Parquet beside them holds."""
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.jsonl").write_text('{"text": "kill", "n": "abc"}\n')
+    pq.write_table(pa.table({"text": ["kill"], "n": [1]}), tmp_path / "in/b.parquet")
+    assert score("in", "--keep-columns", "n", configurations=policies / "game.yaml").exit_code == 0
+    assert score("in", "--keep-columns", "n").exit_code == 0
+    kinds = {pq.read_schema(path).field("n").type for path in (tmp_path / "out/matrix").glob("*.parquet")}
+    assert kinds == {pa.string()}
