@@ -23,6 +23,7 @@ from jobs.shards import Shard
 from jobs.storage import Folder
 
 __all__ = [
+    "SCORES",
     "Work",
     "all_columns",
     "group_passes",
@@ -49,16 +50,18 @@ class Work(NamedTuple):
     """Configurations to score its records under."""
     keep: tuple[str, ...] = ()
     """Columns that its files have and that stay as they are."""
+    stands: bool = False
+    """Whether it is committed, so that its files are replaced."""
 
     def to_row(self) -> dict[str, Any]:
         """As plain values, for a table."""
-        return {**asdict(self.shard), "score": list(self.score), "keep": list(self.keep)}
+        return {**asdict(self.shard), "score": list(self.score), "keep": list(self.keep), "stands": self.stands}
 
     @classmethod
     def from_row(cls, row: Mapping[str, Any]) -> Work:
         """The inverse of `to_row`."""
         shard = Shard(**{name: row[name] for name in Shard.__slots__})
-        return cls(shard, tuple(row["score"]), tuple(row["keep"]))
+        return cls(shard, tuple(row["score"]), tuple(row["keep"]), row["stands"])
 
 
 def plan_work(
@@ -77,7 +80,8 @@ def plan_work(
         have: Mapping[str, Column | None] = {} if shard.id in missing else commits[shard.id]["columns"]
         score = tuple(name for name, column in wanted.items() if have.get(name) != column)
         if score:
-            yield Work(shard, score, tuple(name for name in have if name in staying and name not in score))
+            keep = tuple(name for name in have if have[name] and name in staying and name not in score)
+            yield Work(shard, score, keep, shard.id not in missing)
 
 
 def group_passes(work: Iterable[Work]) -> list[list[Work]]:
@@ -114,7 +118,7 @@ def join_scores(num_rows: int, names: Iterable[str], *parts: pa.Table, explain: 
 
 
 def standing_scores(target: Folder, commit: Commit) -> pa.Table:
-    """Scores of a committed shard, in the order of its records."""
+    """Scores and errors of a committed shard, in the order of its records."""
     parts = [_read_scores(data) for data in target.read(matrix_files(commit)).values()]
     # A writer that died may have left further columns in some of the files.
     table = pa.concat_tables(parts, promote_options="permissive")
@@ -124,7 +128,7 @@ def standing_scores(target: Folder, commit: Commit) -> pa.Table:
 
 def _read_scores(data: bytes) -> pa.Table:
     file = pq.ParquetFile(pa.BufferReader(data))
-    return file.read([name for name in ("row", *SCORES) if name in file.schema_arrow.names])
+    return file.read([name for name in ("row", "error", *SCORES) if name in file.schema_arrow.names])
 
 
 def _field(struct: str, name: str, kind: pa.DataType, num_rows: int, parts: Iterable[pa.Table]) -> pa.Array:
@@ -147,7 +151,7 @@ def reasons(
     """
     changed = {commits[name]["source"] for name in replaced}
     found: dict[str, Counter[str]] = {name: Counter() for name in job.columns}
-    for shard, score, _ in work:
+    for shard, score, *_ in work:
         have = commits[shard.id]["columns"] if shard.id in commits else None
         for name in score:
             found[name][_reason(have, name, shard.source in changed, job.columns[name])] += shard.num_rows

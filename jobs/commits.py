@@ -176,7 +176,7 @@ def remove_leftovers(target: Folder, commits: dict[str, Commit], stale: Iterable
     target.remove([MANIFEST] * bool(stale) + [commit_name(id) for id in stale])
     for id in stale:
         del commits[id]
-    vouched = {name for commit in commits.values() for name in commit["files"]}
+    vouched = {name for commit in commits.values() for name in (*commit["files"], *commit.get("next", ()))}
     there = [*target.sizes(MATRIX), *target.sizes(ERRORS)]
     leftovers = [name for name in there if name not in vouched and _OURS.search(name)]
     target.remove([*leftovers, *target.sizes("_csrm/tmp"), *target.sizes("_csrm/attempts")])
@@ -200,7 +200,13 @@ def uncommitted(target: Folder, shards: Iterable[Shard], commits: Mapping[str, C
             commit is not None
             and commit_name(shard.id) in records
             and commit["num_records"] == shard.num_rows
-            and all(files.get(name) == facts["num_bytes"] for name, facts in commit["files"].items())
+            and all(files.get(name) in sizes for name, sizes in _sizes(commit).items())
         )
 
     return [shard for shard in shards if not stands(shard)]
+
+
+def _sizes(commit: Commit) -> dict[str, set[int]]:
+    """Bytes that the files of a committed shard may have: two numbers while they are replaced."""
+    later = commit.get("next", {})
+    return {name: {facts["num_bytes"], later.get(name, facts)["num_bytes"]} for name, facts in commit["files"].items()}

@@ -31,10 +31,11 @@ from jobs.losses import Lost, by_source, num_lost_rows
 from jobs.manifest import archive, write_manifest
 from jobs.options import ScoreOptions
 from jobs.progress import ProgressLine
+from jobs.records import is_aligned, refresh_summary
 from jobs.shards import Plan, Shard, default_shard_rows, plan_files
 from jobs.storage import Folder, absolute, open_location
 from jobs.summary import Totals, say, show_totals, sum_commits
-from jobs.writing import align_columns, is_aligned, refresh_summary
+from jobs.writing import align_columns
 
 __all__ = ["ERROR_RATE_EXIT", "MISSING_EXIT", "dry_run", "run"]
 

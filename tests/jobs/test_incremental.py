@@ -247,7 +247,7 @@ def test_a_writer_that_dies_between_the_files_of_a_shard_is_tried_again(run, own
 
     def die_once(self, name, data):
         published.append(name)
-        if len([name for name in published if name.startswith("matrix/")]) == 2:
+        if name.startswith("matrix/") and len([name for name in published if name.startswith("matrix/")]) == 2:
             raise ProcessLookupError
         publish(self, name, data)
 
@@ -261,3 +261,90 @@ def test_a_writer_that_dies_between_the_files_of_a_shard_is_tried_again(run, own
     in_process.setattr(Writer, "__call__", again)
     run("--partition-by", "text")
     assert table(tmp_path / "out") == table(tmp_path / "at once")
+
+
+@pytest.fixture
+def pins_alone(tmp_path):
+    path = tmp_path / "pins.yaml"
+    path.write_text(NEW.format(id="pins", guideline="ask for no pin"))
+    return path
+
+
+@pytest.fixture
+def killed(in_process):
+    """Run something that ends when it is about to publish a certain file for the second time."""
+
+    def run_until(run, is_it):
+        publish, seen = Folder.publish, []
+
+        def publish_or_die(self, name, data):
+            seen.extend([name] if is_it(name) else [])
+            if is_it(name) and len(seen) == 2:
+                raise KeyboardInterrupt
+            publish(self, name, data)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Folder, "publish", publish_or_die)
+            with pytest.raises(AssertionError):
+                run()
+
+    return run_until
+
+
+KILL = 11
+"""Token of the word."""
+
+
+def is_record(name):
+    return name.startswith("_csrm/commits/")
+
+
+def is_part(name):
+    return name.startswith("matrix/")
+
+
+@pytest.mark.parametrize("moment", [is_record, is_part])
+@pytest.mark.parametrize("after", ["the same again", "the first ones again"])
+def test_who_adds_a_column_and_is_killed_loses_no_other(run, pins_alone, killed, tmp_path, moment, after):
+    run()
+    before = table(tmp_path / "out", "record_id, reward.bank, reward.game, p_safe.bank, p_safe.game")
+    killed(lambda: run(configurations=pins_alone), moment)
+    run(**({"configurations": pins_alone} if after == "the same again" else {}))
+    assert table(tmp_path / "out", "record_id, reward.bank, reward.game, p_safe.bank, p_safe.game") == before
+    run(configurations=pins_alone)
+    run(configurations=pins_alone, output=tmp_path / "pins")
+    same_scores(tmp_path / "out", tmp_path / "pins", "pins")
+
+
+def test_who_changes_a_policy_is_killed_and_changes_it_back_has_the_old_scores(
+    run, own_policies, policies, killed, tmp_path, scored_cells
+):
+    run()
+    before = table(tmp_path / "out")
+    (own_policies / "bank.yaml").write_text(NEW.format(id="bank", guideline="kill"))
+    killed(run, is_record)
+    shutil.copy(policies / "bank.yaml", own_policies / "bank.yaml")
+    scored_cells.clear()
+    run()
+    assert table(tmp_path / "out") == before
+    assert scored_cells["bank"] == 2, "of one shard nobody could tell"
+
+
+def test_why_a_record_has_no_scores_is_told_as_long_as_it_has_none(run, own_policies, pins_alone, in_process, tmp_path):
+    score = Scorer.score
+
+    def fail(self, encoded, names=None):
+        if "bank" in (names or ()) and KILL in encoded.input_ids:
+            raise RuntimeError("no memory")
+        return score(self, encoded, names)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "score", fail)
+        run("--max-error-rate", "1")
+    told = table(tmp_path / "out", "row, error")
+    assert told["error"].null_count < 5, "the test fails nothing"
+    run("--max-error-rate", "1", configurations=pins_alone)
+    assert table(tmp_path / "out", "row, error") == told
+    scored = table(tmp_path / "out", "reward.pins, reward.bank")
+    assert scored["pins"].null_count == 0
+    assert scored["bank"].null_count == 5 - told["error"].null_count

@@ -15,9 +15,11 @@ from csrm.errors import InputError
 from csrm.matrix import Scores, scores_to_arrow
 from jobs.columns import Work
 from jobs.commits import commit_name, matrix_files
+from jobs.records import commit_record, refresh_summary
 from jobs.shards import Shard
+from jobs.summary import NUM_WORST
 from jobs.tables import from_bytes, to_bytes
-from jobs.writing import NUM_WORST, Writer, commit_record, matrix_table, refresh_summary, to_parquet
+from jobs.writing import Writer, matrix_table, to_parquet
 
 SHARD = Shard(url="/in/a.jsonl", source="a.jsonl", mark="1", row_start=0, num_rows=4, group=0)
 REWARD = np.array([[1.0, -1.0], [np.nan, np.nan], [-2.0, 3.0], [0.5, 0.0]], np.float32)
