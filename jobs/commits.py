@@ -35,6 +35,7 @@ __all__ = [
     "MATRIX",
     "clear",
     "commit_name",
+    "known_cuts",
     "known_plans",
     "matrix_files",
     "read_commits",
@@ -45,12 +46,14 @@ __all__ = [
     "write_index",
 ]
 
+ATTEMPTS = "_csrm/attempts"
 COMMITS = "_csrm/commits"
 CONFIGURATIONS = "_csrm/configurations"
 INDEX = "_csrm/commits.jsonl.gz"
 ERRORS = "errors"
 MANIFEST = "manifest.json"
 MATRIX = "matrix"
+UNFINISHED = "_csrm/tmp"
 _OURS = re.compile(r"-\d{10}-[0-9a-f]{16}\.parquet$")
 
 Commit = dict[str, Any]
@@ -115,6 +118,12 @@ def known_plans(commits: Iterable[Commit], files: Iterable[InputFile]) -> dict[s
     return {source: shards for source, shards in plans.items() if shards}
 
 
+def known_cuts(commits: Iterable[Commit], files: Iterable[InputFile]) -> dict[str, int]:
+    """Most rows of a shard in files that are committed in part, by source: they stay cut as they were."""
+    cuts = {(commit["source"], commit["mark"]): commit["place"]["cut"] for commit in commits if "place" in commit}
+    return {file.source: cuts[file.source, file.mark] for file in files if (file.source, file.mark) in cuts}
+
+
 def _planned(file: InputFile, commits: list[Commit]) -> list[Shard]:
     """The shards that were committed of a file, if they are all of it."""
     shards: list[Shard] = []
@@ -143,28 +152,37 @@ def refuse_other_matrix(target: Folder, commits: Mapping[str, Commit], identity:
         raise InputError(f"{target.url}/{strangers[0]}: not written by csrm score; choose another --output")
 
 
-def stale_commits(target: Folder, commits: Mapping[str, Commit], shards: Iterable[Shard]) -> list[str]:
-    """Return committed shards that the planned ones replace: their file has changed, or is cut otherwise.
+def stale_commits(
+    target: Folder, commits: Mapping[str, Commit], shards: Iterable[Shard], marks: Mapping[str, str]
+) -> list[str]:
+    """Return committed shards of files that have changed, or are cut otherwise.
 
-    Commits of files that are not in the plan stay as they are.
+    Commits of files that are not in the input stay as they are.
+
+    Args:
+        target: for messages.
+        commits: by shard id.
+        shards: planned.
+        marks: of all files of the input, by source.
 
     Raises:
         InputError: Rows of an unchanged file would be dropped, because fewer are planned than are there.
     """
-    planned: dict[str, list[Shard]] = defaultdict(list)
+    ends: dict[str, int] = defaultdict(int)
+    current = set()
     for shard in shards:
-        planned[shard.source].append(shard)
-    current = {shard.id for own in planned.values() for shard in own}
-    stale = [id for id, commit in commits.items() if commit["source"] in planned and id not in current]
-    for id in stale:
-        commit, own = commits[id], planned[commits[id]["source"]]
-        end = own[-1].row_start + own[-1].num_rows
-        if commit["mark"] == own[0].mark and commit["row_start"] + commit["num_records"] > end:
+        current.add(shard.id)
+        ends[shard.source] = max(ends[shard.source], shard.row_start + shard.num_rows)
+    changed = [id for id, commit in commits.items() if marks.get(commit["source"], commit["mark"]) != commit["mark"]]
+    planned = [id for id, commit in commits.items() if commit["source"] in ends and id not in current]
+    for id in set(planned).difference(changed):
+        commit, end = commits[id], ends[commits[id]["source"]]
+        if commit["row_start"] + commit["num_records"] > end:
             raise InputError(
                 f"{target.url}: holds more rows of {commit['source']} than the {end} asked for; "
                 "choose another --output, raise --limit, or replace the matrix with --overwrite"
             )
-    return stale
+    return [*dict.fromkeys([*changed, *planned])]
 
 
 def remove_leftovers(target: Folder, commits: dict[str, Commit], stale: Iterable[str]) -> None:
@@ -179,7 +197,7 @@ def remove_leftovers(target: Folder, commits: dict[str, Commit], stale: Iterable
     vouched = {name for commit in commits.values() for name in (*commit["files"], *commit.get("next", ()))}
     there = [*target.sizes(MATRIX), *target.sizes(ERRORS)]
     leftovers = [name for name in there if name not in vouched and _OURS.search(name)]
-    target.remove([*leftovers, *target.sizes("_csrm/tmp"), *target.sizes("_csrm/attempts")])
+    target.remove([*leftovers, *target.sizes(UNFINISHED), *target.sizes(ATTEMPTS)])
 
 
 def clear(target: Folder) -> None:
@@ -200,6 +218,7 @@ def uncommitted(target: Folder, shards: Iterable[Shard], commits: Mapping[str, C
             commit is not None
             and commit_name(shard.id) in records
             and commit["num_records"] == shard.num_rows
+            and sum(commit["files"][name]["num_rows"] for name in matrix_files(commit)) >= shard.num_rows
             and all(files.get(name) in sizes for name, sizes in _sizes(commit).items())
         )
 

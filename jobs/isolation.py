@@ -5,27 +5,32 @@ process with it (a crash in native code, a kill for want of memory) or never end
 notes what it is about to score before it starts, and the process that takes its place learns over what its predecessor
 died: after a second death the records are halved there too, until a single one is left, which is given up.
 
-_csrm/attempts/<shard>.json     gone when the shard is scored
+_csrm/attempts/<shard>.json         gone when the shard is scored
+_csrm/attempts/<shard>.read.json    gone when the pass that starts with it is read
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from csrm.errors import CSRMError
+from jobs.commits import ATTEMPTS
+from jobs.losses import UnreadableError
 from jobs.storage import Folder
 
-__all__ = ["ATTEMPTS", "Notes", "Part", "Watchdog", "isolate"]
+__all__ = ["Notes", "Part", "Watchdog", "isolate", "outlived"]
 
-ATTEMPTS = "_csrm/attempts"
 DIED = "its process died when it was scored"
 HUNG_EXIT = 86
+MOST_DEATHS = 5
+"""Of readers over one pass; they die for reasons of their own more often than over a record."""
 
 
 class Part(NamedTuple):
@@ -107,6 +112,40 @@ class Notes:
         """Forget the shard, which is scored."""
         if self.job is not None:
             self.target.remove([self.name])
+
+
+@contextlib.contextmanager
+def outlived(target: Folder, shard: str, job: int | None) -> Iterator[None]:
+    """Give up what has killed several processes; for work that cannot be halved.
+
+    Args:
+        target: where deaths are counted.
+        shard: the first of those that are worked on.
+        job: as in `Notes`.
+
+    Raises:
+        UnreadableError: It has.
+    """
+    name = f"{ATTEMPTS}/{shard}.read.json"
+    if job is None:
+        yield
+        return
+    num_deaths = _deaths(target, name, job)
+    if num_deaths >= MOST_DEATHS:
+        raise UnreadableError(f"{num_deaths} processes died when they read it")
+    target.publish(name, json.dumps({"job": job, "num_deaths": num_deaths + 1}).encode())
+    try:
+        yield
+    finally:
+        target.remove([name])
+
+
+def _deaths(target: Folder, name: str, job: int) -> int:
+    try:
+        noted = json.loads(target.read([name])[name])
+    except FileNotFoundError:
+        return 0
+    return int(noted["num_deaths"]) if noted["job"] == job else 0
 
 
 def isolate(

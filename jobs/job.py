@@ -75,6 +75,7 @@ class Job:
                 "keep_columns": list(options.keep_columns),
                 "partition_by": list(options.partition_by),
             },
+            "types of kept columns": {field.name: str(field.type) for field in self.kept},
         }
 
     @property

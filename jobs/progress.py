@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,13 +43,19 @@ class ProgressLine:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None):
         self.live.stop()
 
-    def add(self, commit: Mapping[str, Any], started: float) -> None:
-        """Count a shard whose scoring started then and which is committed now; show where the run stands."""
+    def add(self, commit: Mapping[str, Any], started: float, scored: Collection[str]) -> None:
+        """Count a shard whose scoring started then and which is committed now; show where the run stands.
+
+        Args:
+            commit: its record.
+            started: in seconds since the epoch.
+            scored: configurations that it was scored under; other columns stayed.
+        """
         self.started = min(self.started, started) if self.num_done else started
         self.latest = self.clock()
         self.num_done += commit["num_records"]
         self.num_tokens += commit["num_tokens"]
-        self.num_cells += sum(part["num_scored"] for part in commit["summary"].values())
+        self.num_cells += sum(commit["summary"][name]["num_scored"] for name in scored)
         self.live.update(self.task, completed=self.num_done, description=self.line())
         if not self.console.is_terminal and self.latest - self.last_shown >= PLAIN_INTERVAL_S:
             self.last_shown = self.latest

@@ -19,6 +19,7 @@ from csrm.conversations import Message, parse_record
 from csrm.errors import RecordError
 from jobs.columns import Work, group_passes
 from jobs.inputs import file_format
+from jobs.isolation import outlived
 from jobs.job import Job
 from jobs.jsonl import Line, decode_line, line_head, open_lines, record_lines
 from jobs.limits import MAX_SHARD_BYTES, MAX_TEXT_CHARACTERS, RAW_BYTES
@@ -73,9 +74,10 @@ class Reader:
         for together in group_passes(map(Work.from_row, batch.to_pylist())):
             rest = list(together)
             try:
-                for records in read_pass([work.shard for work in together], self.job):
-                    rows, encoded = encode_records(rest[0].shard, records, self.job, self.encoder)
-                    yield _row(rest.pop(0), rows, encoded.to_arrow())
+                with outlived(self.job.target, together[0].shard.id, self.job.generation):
+                    for records in read_pass([work.shard for work in together], self.job):
+                        rows, encoded = encode_records(rest[0].shard, records, self.job, self.encoder)
+                        yield _row(rest.pop(0), rows, encoded.to_arrow())
             except UnreadableError as error:
                 for work in rest:
                     yield _row(work, lost=str(error))

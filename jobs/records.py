@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["commit_record", "is_aligned", "publish_commit", "publish_transition", "refresh_summary"]
 
+PLACE = ("row_start", "group", "byte_start", "byte_end", "file_rows", "cut")
+"""What of a shard the next run need not find out again."""
+
 Files = dict[str, dict[str, int]]
 """Names, with rows and bytes of each."""
 
@@ -45,7 +48,7 @@ def commit_record(shard: Shard, table: pa.Table, files: Files, job: Job, before:
         "mark": shard.mark,
         "row_start": shard.row_start,
         "num_records": shard.num_rows,
-        "place": {name: getattr(shard, name) for name in ("row_start", "group", "byte_start", "byte_end", "file_rows")},
+        "place": {name: getattr(shard, name) for name in PLACE},
         "num_rows": table.num_rows,
         "num_errors": table.num_rows - table["error"].null_count,
         "num_tokens": pc.sum(table["num_tokens"]).as_py() or 0,

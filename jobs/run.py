@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from jobs.commits import (
     MANIFEST,
     Commit,
     clear,
+    known_cuts,
     known_plans,
     read_commits,
     refuse_other_matrix,
@@ -26,7 +28,7 @@ from jobs.commits import (
 from jobs.inputs import InputFile, Inputs, list_inputs, partitions
 from jobs.job import Job, kept_schema, read_model_facts
 from jobs.local_copies import load_configurations
-from jobs.lock import Lock
+from jobs.lock import Lock, check_generation
 from jobs.losses import Lost, by_source, num_lost_rows
 from jobs.manifest import archive, write_manifest
 from jobs.options import ScoreOptions
@@ -45,6 +47,9 @@ ERROR_RATE_EXIT = 3
 SHOWN_LOSSES = 10
 """Lines about what could not be read; the manifest has all."""
 
+WRITERS = 16
+"""Files that get other columns at the same time."""
+
 PLAN_ALONE_FILES = 32
 PLAN_ALONE_BYTES = 2**30
 """JSON Lines must be read to be counted; beyond this the cluster does it."""
@@ -62,25 +67,28 @@ def run(options: ScoreOptions, out: Console, err: Console) -> int:
             job, plan = _plan(options, stack)
         lock = stack.enter_context(Lock(job.target, say=lambda text: say(err, text)))
         with err.status("looking for what is scored already"):
-            commits = _open_target(job, plan)
+            commits = _open_target(job, plan, err)
             job = _joined(replace(job, generation=lock.generation), commits)
             archive(job)
             pending = _remaining(plan, commits, job)
         progress = ProgressLine(err, sum(work.shard.num_rows for work in pending))
         lost = list(plan.lost)
         if pending:
+            job.target.remove([MANIFEST])  # what it says is no longer so
             lost += _score(pending, job, commits, progress, stack)
         else:
             say(err, "everything was scored already")
         gone = {(one.source, one.row_start) for one in lost}
-        missing = [work.shard for work in _remaining(plan, commits, job)]
+        missing = [work.shard for work in _remaining(plan, commits, job)] if pending else []
         if missing := [shard for shard in missing if (shard.source, shard.row_start) not in gone]:
             return _report_missing(missing, err)
-        commits = {id: _settled(commit, job) for id, commit in commits.items()}
-        write_index(job.target, commits)
-        write_manifest(job, commits, time.monotonic() - started, by_source(lost))
+        check_generation(job.target, lock.generation)
+        settled = _settled(commits, job)
+        write_index(job.target, settled)
+        write_manifest(job, settled, time.monotonic() - started, by_source(lost))
+    readable = [shard for shard in plan.shards if (shard.source, shard.row_start) not in gone]
     _warn_of_others(job, err)
-    totals = sum_commits(commits[shard.id] for shard in plan.shards if shard.id in commits)
+    totals = sum_commits(settled[shard.id] for shard in readable)
     show_totals(totals, job.configurations, out)
     say(out, _closing_line(totals, progress, job))
     return _judge_losses(totals, by_source(lost), plan, options, err)
@@ -117,7 +125,7 @@ def dry_run(options: ScoreOptions, out: Console) -> None:
         job, plan = _plan(options, stack)
         commits = {} if options.overwrite else read_commits(job.target)
         refuse_other_matrix(job.target, commits, job.identity)
-        replaced = stale_commits(job.target, commits, plan.shards)
+        replaced = stale_commits(job.target, commits, plan.shards, plan.marks)
         job = _joined(job, commits)
         pending = _remaining(plan, commits, job)
         found = estimate([work.shard for work in pending], job) if pending else None
@@ -132,7 +140,8 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
     target = Folder.at(options.output)
     _check_names(inputs, options)
     _check_apart(inputs, target, options)
-    known = _known_shards(inputs, target, options)
+    before = [] if options.overwrite else read_commits(target).values()
+    known = {} if options.limit else known_plans(before, inputs.files)
     map_files = map
     if not options.limit and _is_large([file for file in inputs.files if file.source not in known]):
         from jobs.pipeline import cluster, map_in_tasks
@@ -145,6 +154,7 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
         named_columns=options.named_columns,
         limit=options.limit,
         known=known,
+        cuts=known_cuts(before, inputs.files),
         need_schemas=bool(options.keep_columns),
         map_files=map_files,
     )
@@ -159,21 +169,16 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
     return job, plan
 
 
-def _known_shards(inputs: Inputs, target: Folder, options: ScoreOptions) -> dict[str, list[Shard]]:
-    """Shards of files that are scored already and as they were; see `known_plans`."""
-    if options.overwrite or options.limit:
-        return {}
-    return known_plans(read_commits(target).values(), inputs.files)
-
-
-def _open_target(job: Job, plan: Plan) -> dict[str, Commit]:
+def _open_target(job: Job, plan: Plan, err: Console) -> dict[str, Commit]:
     """Return the commit records that stand, after removing whatever must not be counted."""
     if job.options.overwrite:
         refuse_other_matrix(job.target, {}, job.identity)  # before anything is gone
         clear(job.target)
     commits = read_commits(job.target)
     refuse_other_matrix(job.target, commits, job.identity)
-    remove_leftovers(job.target, commits, stale_commits(job.target, commits, plan.shards))
+    remove_leftovers(job.target, commits, stale_commits(job.target, commits, plan.shards, plan.marks))
+    if others := {commit["source"] for commit in commits.values()} - plan.marks.keys():
+        say(err, f"rows of {len(others):,} files that are not in the input stay in the matrix: {min(others)}, …")
     return commits
 
 
@@ -190,9 +195,15 @@ def _remaining(plan: Plan, commits: Mapping[str, Commit], job: Job) -> list[Work
     return list(plan_work(plan.shards, commits, missing, job))
 
 
-def _settled(commit: Commit, job: Job) -> Commit:
-    """A commit record whose files have the matrix's columns and whose verdicts follow the thresholds."""
-    return refresh_summary(commit if is_aligned(commit, job) else align_columns(commit, job), job)
+def _settled(commits: Mapping[str, Commit], job: Job) -> dict[str, Commit]:
+    """Commit records whose files have the matrix's columns and whose verdicts follow the thresholds."""
+    others = [commit for commit in commits.values() if not is_aligned(commit, job)]
+    if others:
+        job.target.remove([MANIFEST])
+    with ThreadPoolExecutor(WRITERS) as pool:
+        aligned = pool.map(lambda commit: align_columns(commit, job), others)
+        settled = {**commits, **{commit["shard"]: commit for commit in aligned}}
+    return {id: refresh_summary(commit, job) for id, commit in settled.items()}
 
 
 def _warn_of_others(job: Job, err: Console) -> None:
@@ -207,6 +218,7 @@ def _score(
     """Score shards and add their commit records to `commits`; return those that could not be read."""
     from jobs.pipeline import cluster, score_shards
 
+    scored = {work.shard.id: work.score for work in pending}
     with progress:
         stack.enter_context(cluster())
         lost = []
@@ -215,7 +227,7 @@ def _score(
             if loss is not None:
                 lost.append(loss)
             if commit is not None:
-                progress.add(commit, started)
+                progress.add(commit, started, scored[commit["shard"]])
                 commits[commit["shard"]] = commit
     return lost
 

@@ -57,6 +57,8 @@ class Shard:
     """the byte after the last one; of plain JSON Lines only."""
     file_rows: int | None = None
     """Records of the whole file; None where it was not read to its end."""
+    cut: int | None = None
+    """Most rows of a shard when the file was cut."""
 
     @classmethod
     def of(cls, file: InputFile, **place: Any) -> Shard:
@@ -90,6 +92,8 @@ class Plan(NamedTuple):
     shards: list[Shard]
     schemas: list[pa.Schema | None]
     lost: list[Lost]
+    marks: dict[str, str]
+    """Of all files, by source."""
 
     @property
     def num_records(self) -> int:
@@ -109,6 +113,7 @@ def plan_files(
     named_columns: Sequence[str] = (),
     limit: int | None = None,
     known: Mapping[str, Sequence[Shard]] | None = None,
+    cuts: Mapping[str, int] | None = None,
     need_schemas: bool = False,
     map_files: Callable[..., Iterable[FilePlan]] = map,
 ) -> Plan:
@@ -120,6 +125,7 @@ def plan_files(
         named_columns: columns that some file must have.
         limit: plan only this many records, from the start.
         known: shards of files that are cut already, by source.
+        cuts: `shard_rows` of files that were begun with another, by source.
         need_schemas: whether to open these too, where they are Parquet.
         map_files: runs `plan_file` over the files, in order; `map` by default.
 
@@ -130,11 +136,12 @@ def plan_files(
     schemas: list[pa.Schema | None] = []
     columns: set[str] = set()
     lost: list[Lost] = []
-    known = known or {}
+    known, cuts = known or {}, cuts or {}
+    num_records = 0
     opened = {file.source for file in files if file.source not in known or (need_schemas and _is_parquet(file))}
     plans = iter(
         map_files(
-            lambda file: plan_file(file, shard_rows, named_columns, limit),
+            lambda file: plan_file(file, cuts.get(file.source, shard_rows), named_columns, limit),
             [file for file in files if file.source in opened],
         )
     )
@@ -145,7 +152,8 @@ def plan_files(
         columns |= plan.columns
         lost += plan.lost
         schemas += [plan.schema] if own and plan.schema not in schemas else []
-        if limit and sum(shard.num_rows for shard in shards) >= limit:
+        num_records += sum(shard.num_rows for shard in own)
+        if limit and num_records >= limit:
             break
     if not shards and lost:
         raise InputError(lost[0].reason if len(files) == 1 else f"no file can be read; the first one: {lost[0].reason}")
@@ -154,7 +162,8 @@ def plan_files(
     if unknown := [name for name in named_columns if name not in columns]:
         there = ", ".join(sorted(columns)) or "none"
         raise InputError(f"{shards[0].url}: no column {unknown[0]!r} in the input; columns found: {there}")
-    return Plan(_first_records(shards, limit) if limit else shards, schemas, lost)
+    marks = {file.source: file.mark for file in files}
+    return Plan(_first_records(shards, limit) if limit else shards, schemas, lost, marks)
 
 
 def _is_parquet(file: InputFile) -> bool:
@@ -196,10 +205,9 @@ def plan_file(
     except UnreadableError as error:
         whole = Lost(source=file.source, row_start=0, num_rows=None, reason=str(error), num_bytes=file.size)
         return FilePlan([], None, frozenset(), (whole,))
-    if plan.lost or limit:
-        return plan
-    file_rows = sum(shard.num_rows for shard in plan.shards)
-    return plan._replace(shards=[replace(shard, file_rows=file_rows) for shard in plan.shards])
+    is_whole = not plan.lost and not limit
+    file_rows = sum(shard.num_rows for shard in plan.shards) if is_whole else None
+    return plan._replace(shards=[replace(shard, file_rows=file_rows, cut=shard_rows) for shard in plan.shards])
 
 
 def _plan_parquet(file: InputFile, shard_rows: int) -> FilePlan:

@@ -81,7 +81,7 @@ def test_a_changed_file_is_replaced_whole_and_others_stay(target):
     old, kept, gone = shard(0), shard(0, source="b.jsonl"), shard(0, source="no-longer-there.jsonl")
     commits = commit(target, old, kept, gone)
     new = [shard(0, 4, mark="2"), kept]
-    stale = stale_commits(target, commits, new)
+    stale = stale_commits(target, commits, new, {"a.jsonl": "2", "b.jsonl": "1"})
     assert stale == [old.id]
     remove_leftovers(target, commits, stale)
     assert set(commits) == set(read_commits(target)) == files(target) == {kept.id, gone.id}
@@ -89,11 +89,13 @@ def test_a_changed_file_is_replaced_whole_and_others_stay(target):
 
 
 def test_other_cuts_replace_only_what_they_cover(target):
-    commits = commit(target, shard(0, 10), shard(10, 10))
-    assert len(stale_commits(target, commits, [shard(0, 20)])) == 2
+    commits, marks = commit(target, shard(0, 10), shard(10, 10)), {"a.jsonl": "1"}
+    assert len(stale_commits(target, commits, [shard(0, 20)], marks)) == 2
     with pytest.raises(InputError, match=r"holds more rows of a.jsonl than the 15 asked for"):
-        stale_commits(target, commits, [shard(0, 10), shard(10, 5)])
-    assert stale_commits(target, commits, [shard(0, 5, mark="2")]), "of a changed file, fewer rows are fine"
+        stale_commits(target, commits, [shard(0, 10), shard(10, 5)], marks)
+    assert stale_commits(target, commits, [shard(0, 5, mark="2")], {"a.jsonl": "2"}), "of a changed file"
+    assert len(stale_commits(target, commits, [], {"a.jsonl": "2"})) == 2, "of one that is empty now, or damaged"
+    assert stale_commits(target, commits, [], {"b.jsonl": "1"}) == []
 
 
 @pytest.mark.parametrize("key", list(IDENTITY))

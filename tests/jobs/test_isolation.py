@@ -7,7 +7,8 @@ import time
 import pytest
 
 from csrm.errors import CheckpointError
-from jobs.isolation import HUNG_EXIT, Notes, Part, Watchdog, isolate
+from jobs.isolation import HUNG_EXIT, MOST_DEATHS, Notes, Part, Watchdog, isolate, outlived
+from jobs.losses import UnreadableError
 from jobs.storage import Folder
 
 POISON = 5
@@ -162,3 +163,16 @@ def test_signs_of_life_keep_a_process_alive():
         for _ in range(10):
             time.sleep(0.1)
             dog.alive()
+
+
+def test_what_kills_every_reader_is_given_up(target):
+    dead = [outlived(target, "shard", 1) for _ in range(MOST_DEATHS)]
+    for read in dead:
+        read.__enter__()  # and never comes back
+    with pytest.raises(UnreadableError, match="5 processes died when they read it"), outlived(target, "shard", 1):
+        pytest.fail("once too often")
+    with outlived(target, "shard", 2):
+        pass
+    with outlived(target, "shard", 1):
+        """Another job's deaths are no concern, and who came through has forgotten his own."""
+    assert target.sizes("_csrm/attempts") == {}

@@ -116,3 +116,37 @@ def test_a_known_file_still_says_what_kept_columns_are_made_of(score, in_process
     assert score("in", "--keep-columns", "n").exit_code == 0
     kinds = {pq.read_schema(path).field("n").type for path in (tmp_path / "out/matrix").glob("*.parquet")}
     assert kinds == {pa.string()}
+
+
+def test_a_file_that_was_begun_stays_cut_as_it_was(rerun, corpus, tmp_path):
+    """However much else the input holds by now."""
+    [record] = (tmp_path / "out/_csrm/commits").glob("b-0000000003-*.json")
+    kept = read_commits(Folder.at(str(tmp_path / "out"))).keys() - {record.stem}
+    record.unlink()
+    rerun("--shard-rows", "100")
+    assert kept < read_commits(Folder.at(str(tmp_path / "out"))).keys()
+    assert record.exists()
+
+
+def test_rows_of_a_file_that_is_empty_now_are_gone(rerun, corpus, tmp_path):
+    (corpus / "a.jsonl").write_text("")
+    rerun()
+    assert set(pq.read_table(tmp_path / "out/matrix")["source"].to_pylist()) == {"b.jsonl.gz", "c.parquet"}
+
+
+def test_rows_of_a_file_that_is_not_in_the_input_stay_and_it_is_said(rerun, corpus, tmp_path):
+    (corpus / "a.jsonl").unlink()
+    _, told = rerun()
+    assert "rows of 1 files that are not in the input stay in the matrix: a.jsonl" in told
+    assert len(set(pq.read_table(tmp_path / "out/matrix")["source"].to_pylist())) == 3
+
+
+def test_kept_columns_of_another_type_are_refused(score, in_process, corpus):
+    for path in corpus.iterdir():
+        path.unlink()
+    pq.write_table(pa.table({"text": ["kill"], "n": [1]}), corpus / "a.parquet")
+    assert score("in", "--keep-columns", "n").exit_code == 0
+    pq.write_table(pa.table({"text": ["kill"], "n": ["one"]}), corpus / "b.parquet")
+    result = score("in", "--keep-columns", "n")
+    assert result.exit_code == 2
+    assert "holds a matrix of other types of kept columns" in result.output

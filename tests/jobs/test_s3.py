@@ -212,3 +212,10 @@ def test_a_store_that_is_down_is_one_line(connect, monkeypatch):
     connect(1)
     with pytest.raises(InputError, match="s3://bucket/in: cannot be reached"):
         list_inputs("s3://bucket/in")
+
+
+def test_keys_with_empty_folder_names_are_found(target):
+    for name in ("a.jsonl", "c//b.jsonl", "c/d//e.jsonl", "c/f.jsonl"):
+        target.publish(f"in/{name}", b'{"text": "hello"}')
+    plan = plan_files(list_inputs(f"{target.url}/in").files, 100)
+    assert sorted(shard.source for shard in plan.shards) == ["a.jsonl", "c//b.jsonl", "c/d//e.jsonl", "c/f.jsonl"]

@@ -78,10 +78,10 @@ def test_progress_counts_from_the_first_shard_that_was_scored():
     progress = ProgressLine(err, 80, clock=lambda: now[0])
     with progress:
         now[0] = 130.0  # thirty seconds of loading
-        progress.add(commit_of([0.5] * 20), started=120.0)
+        progress.add(commit_of([0.5] * 20), started=120.0, scored=["game"])
         assert progress.line() == "20/80 records · 2 records/s · 2 cells/s · 0:30 to go"
         now[0] = 150.0
-        progress.add(commit_of([0.5] * 40), started=119.0)
+        progress.add(commit_of([0.5] * 40), started=119.0, scored=["game"])
         assert progress.line() == "60/80 records · 2 records/s · 2 cells/s · 0:10 to go"
     assert err.file.getvalue().splitlines() == [
         "20/80 records · 2 records/s · 2 cells/s · 0:30 to go",
