@@ -272,8 +272,13 @@ class Folder:
             return dict(zip(names, contents, strict=True))
 
     def remove(self, names: list[str]) -> None:
-        """Delete files; one that is already gone is no error."""
+        """Delete files, many at once; one that is already gone is no error."""
         filesystem, root = open_location(self.url)
-        for name in names:
-            with _reached(self.url), contextlib.suppress(FileNotFoundError):
+
+        def remove_one(name: str) -> None:
+            with contextlib.suppress(FileNotFoundError):
                 retried(filesystem.rm_file, f"{root}/{name}")
+
+        with _reached(self.url), ThreadPoolExecutor(max_workers=16) as pool:
+            for _ in pool.map(remove_one, names):
+                pass

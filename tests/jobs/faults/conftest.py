@@ -55,7 +55,7 @@ def address(mark):
 def run_of(corpus, policies, model_folder, address):
     """Start a run on the cluster; `address=""` has it start Ray by itself."""
 
-    def run(target, *options, source=corpus, address=address, log="log", **environment):
+    def run(target, *options, source=corpus, policies=policies, address=address, log="log", **environment):
         arguments = [source, "-c", policies, "-o", target, "-m", model_folder, "--shard-rows", "20", *options]
         environment |= {"RAY_ADDRESS": address} if address else {}
         return Run(*map(str, arguments), log=log, environment=environment)

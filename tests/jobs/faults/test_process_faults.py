@@ -59,6 +59,22 @@ def test_the_driver_is_killed_again_and_again(seed, start, undisturbed, tmp_path
     assert before.items() <= committed(target).items(), "a committed shard was written again"
 
 
+def test_the_driver_is_killed_while_a_column_is_added(seed, start, undisturbed, policies, tmp_path):
+    """The other column stays as it was, whatever the moment."""
+    draw, target = random.Random(seed), tmp_path / "out"
+    first = start(policies=policies / "bank.yaml", log="first.log")
+    assert first.wait() == 0, first.output
+    before = committed(target)
+    run = start(policies=policies / "game.yaml", log="killed.log")
+    run.wait_until(lambda: len(before.items() - committed(target).items()) > 2)
+    time.sleep(draw.uniform(0, 1))
+    run.process.kill()
+    run.process.wait()
+    last = start(policies=policies / "game.yaml", log="last.log")
+    assert last.wait() == 0, last.output
+    assert matrix(target) == undisturbed
+
+
 def test_a_terminated_job_ends_soon_and_leaves_no_process(seed, start, undisturbed, mark, tmp_path):
     """SIGTERM, as before a machine is taken away. The job runs Ray by itself."""
     target = tmp_path / "out"
