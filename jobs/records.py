@@ -41,7 +41,7 @@ def commit_record(shard: Shard, table: pa.Table, files: Files, job: Job, before:
         before: the record of the same shard that this one replaces; knows the columns that are not the job's.
     """
     columns = {name: before["columns"].get(name) if before else None for name in job.others}
-    summaries = {name: before["summary"][name] for name in job.others if before and name in before["summary"]}
+    summaries = {name: before["summary"][name] for name, column in columns.items() if before and column is not None}
     return {
         "shard": shard.id,
         "source": shard.source,

@@ -66,11 +66,11 @@ class Writer:
 
 def _with_standing(rows: pa.Table, scores: pa.Table, work: Work, before: Commit, job: Job) -> tuple[pa.Table, pa.Table]:
     """Rows and scores of a shard with the columns that stay, and with why some of these have no score."""
+    if not work.keep:
+        return rows, scores
     standing = standing_scores(job.target, before)
     names = [*work.score, *work.keep]
     joined = join_scores(rows.num_rows, names, scores, standing, explain=job.options.explain)
-    if not work.keep:
-        return rows, joined
     reasons = pc.if_else(_unscored(joined["reward"], work.keep), standing["error"], None)
     errors = pc.coalesce(rows["error"], reasons)
     return rows.set_column(rows.column_names.index("error"), "error", errors), joined
@@ -162,7 +162,7 @@ def align_columns(commit: Commit, job: Job) -> Commit:
         "files": commit["files"] | files,
         "columns": {name: commit["columns"].get(name) for name in names},
         "explain": job.options.explain,
-        "summary": {name: part for name, part in commit["summary"].items() if name in names},
+        "summary": {name: part for name, part in commit["summary"].items() if name in known},
     }
     publish_commit(commit, job)
     return commit

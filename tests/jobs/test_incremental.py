@@ -310,6 +310,8 @@ def test_who_adds_a_column_and_is_killed_loses_no_other(run, pins_alone, killed,
     before = table(tmp_path / "out", "record_id, reward.bank, reward.game, p_safe.bank, p_safe.game")
     killed(lambda: run(configurations=pins_alone), moment)
     run(**({"configurations": pins_alone} if after == "the same again" else {}))
+    for record in read_commits(Folder.at(str(tmp_path / "out"))).values():
+        assert set(record["summary"]) == {name for name, column in record["columns"].items() if column}
     assert table(tmp_path / "out", "record_id, reward.bank, reward.game, p_safe.bank, p_safe.game") == before
     run(configurations=pins_alone)
     run(configurations=pins_alone, output=tmp_path / "pins")
