@@ -23,7 +23,7 @@ from csrm.policies.text import read_policy_text
 from csrm.policies.wording import rule_parts, short_category
 from csrm.safe_yaml import load_documents
 
-__all__ = ["Clause", "Configuration", "dump_configuration", "load_configurations"]
+__all__ = ["Clause", "Configuration", "dump_configuration", "load_configurations", "policy_files"]
 
 MAX_FILE_BYTES = 2**20
 _YAML_SUFFIXES = frozenset({".yaml", ".yml"})
@@ -122,7 +122,7 @@ def load_configurations(path: str | Path | Sequence[str | Path]) -> list[Configu
     if not paths:
         raise ConfigurationError("no files given; name at least one file or folder")
     by_id: dict[str, Configuration] = {}
-    for file in (file for each in paths for file in _files(Path(each))):
+    for file in (file for each in paths for file in policy_files(Path(each))):
         for configuration in _load_file(file):
             if known := by_id.get(configuration.id):
                 raise ConfigurationError(
@@ -140,7 +140,12 @@ def _normalised(text: str) -> str:
     return text
 
 
-def _files(path: Path) -> list[Path]:
+def policy_files(path: Path) -> list[Path]:
+    """The policy files of a folder, or the one file that is named.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
     if path.is_file():
         if path.suffix.lower() not in SUFFIXES:
             raise ConfigurationError(f"{path}: not a policy file; name it {', '.join(sorted(SUFFIXES))}")

@@ -10,6 +10,7 @@ import csrm
 from csrm.errors import CSRMError
 from jobs.bench import bench
 from jobs.calibrate import calibrate
+from jobs.configurations import configurations
 from jobs.demo import demo
 from jobs.evaluate import evaluate
 from jobs.score import score
@@ -61,6 +62,7 @@ cli.add_command(train)
 cli.add_command(calibrate)
 cli.add_command(evaluate)
 cli.add_command(bench)
+cli.add_command(configurations)
 
 
 def main() -> None:
