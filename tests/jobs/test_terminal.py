@@ -58,7 +58,7 @@ def test_what_was_lost_is_spelled_out():
     console = terminal()
     lost = [Lost(source=f"{HOSTILE}.jsonl", row_start=0, num_rows=1, reason=HOSTILE)]
     options = ScoreOptions(input="i", configurations="c", output="o")
-    _judge_losses(Totals(), lost, Plan([], [], lost), options, console)
+    _judge_losses(Totals(), lost, Plan([], [], lost, {}), options, console)
     assert f"lost: rows 0 to 0 of {SHOWN}.jsonl: {SHOWN}\n" in told(console)
 
 
