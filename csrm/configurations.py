@@ -13,7 +13,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import yaml
@@ -23,7 +23,7 @@ from csrm.policies.text import read_policy_text
 from csrm.policies.wording import rule_parts, short_category
 from csrm.safe_yaml import load_documents
 
-__all__ = ["Clause", "Configuration", "dump_configuration", "load_configurations", "policy_files"]
+__all__ = ["Clause", "Configuration", "dump_configuration", "is_policy_name", "load_configurations", "policy_files"]
 
 MAX_FILE_BYTES = 2**20
 _YAML_SUFFIXES = frozenset({".yaml", ".yml"})
@@ -153,15 +153,16 @@ def policy_files(path: Path) -> list[Path]:
     if not path.is_dir():
         raise ConfigurationError(f"{path}: no such file or folder; check the path")
     # Hidden folders hold copies of their own: Kubernetes mounts every file of a ConfigMap twice.
-    found = [file for file in sorted(path.rglob("*")) if _is_policy(file, file.relative_to(path))]
+    found = [file for file in sorted(path.rglob("*")) if is_policy_name(file.relative_to(path)) and file.is_file()]
     if not found:
         raise ConfigurationError(f"{path}: no policies in this folder; put {', '.join(sorted(SUFFIXES))} files into it")
     return found
 
 
-def _is_policy(file: Path, inside: Path) -> bool:
+def is_policy_name(inside: PurePath) -> bool:
+    """Whether a file of a folder is taken for a policy, by its path below that folder."""
     is_hidden = any(part.startswith(".") for part in inside.parts)
-    return not is_hidden and file.stem.lower() != "readme" and file.suffix.lower() in SUFFIXES and file.is_file()
+    return not is_hidden and inside.stem.lower() != "readme" and inside.suffix.lower() in SUFFIXES
 
 
 def _load_file(file: Path) -> list[Configuration]:

@@ -204,7 +204,7 @@ def clear(target: Folder) -> None:
     """Delete everything that `csrm score` wrote to a target, and nothing else."""
     ours = [name for name in [*target.sizes(MATRIX), *target.sizes(ERRORS)] if _OURS.search(name)]
     target.remove(
-        [MANIFEST, INDEX, *target.sizes(COMMITS), *target.sizes(CONFIGURATIONS), *ours, *target.sizes("_csrm/tmp")]
+        [MANIFEST, INDEX, *target.sizes(COMMITS), *target.sizes(CONFIGURATIONS), *ours, *target.sizes(UNFINISHED)]
     )
 
 

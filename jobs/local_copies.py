@@ -28,7 +28,7 @@ from typing import Any
 from fsspec import AbstractFileSystem
 
 import csrm
-from csrm.configurations import MAX_FILE_BYTES, SUFFIXES, Configuration
+from csrm.configurations import MAX_FILE_BYTES, Configuration, is_policy_name
 from csrm.errors import CheckpointError, CSRMError, InputError
 from csrm.model_folder import read_facts
 from jobs.losses import UnreadableError
@@ -55,7 +55,11 @@ def load_configurations(location: str) -> tuple[Configuration, ...]:
     if not is_url(location):
         return tuple(csrm.load_configurations(location))
     found = _Listing.of(location, deep=True)
-    wanted = found.files if found.is_file else {name: info for name, info in found.files.items() if _is_policy(name)}
+    wanted = (
+        found.files
+        if found.is_file
+        else {name: info for name, info in found.files.items() if is_policy_name(PurePosixPath(name))}
+    )
     with tempfile.TemporaryDirectory(prefix="csrm-") as temporary, _told_as(found.url, Path(temporary)):
         folder = Path(temporary)
         for large in [name for name, info in wanted.items() if info["size"] > MAX_FILE_BYTES]:
@@ -230,11 +234,6 @@ def _make_empty(local: Path, size: int) -> None:
     local.parent.mkdir(parents=True, exist_ok=True)
     with local.open("wb") as file:
         file.truncate(size)
-
-
-def _is_policy(name: str) -> bool:
-    path = PurePosixPath(name)
-    return path.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in path.parts)
 
 
 def _cache() -> Path:

@@ -24,7 +24,7 @@ from jobs.jsonl import Line, decode_line, open_lines, record_lines, refuse_array
 from jobs.losses import Lost, UnreadableError
 from jobs.parquet import check_footer, open_parquet, row_ranges, rows_within, spelled_out
 from jobs.remote import is_denied, is_transport
-from jobs.storage import BROKEN, first_line, open_file, open_location, readable
+from jobs.storage import BROKEN, first_line, open_file, open_location, readable, size_of
 
 __all__ = ["FilePlan", "Plan", "Shard", "default_shard_rows", "plan_file", "plan_files"]
 
@@ -103,7 +103,7 @@ class Plan(NamedTuple):
     @property
     def num_bytes(self) -> int:
         """Size of the files that have shards."""
-        return sum({shard.url: int(shard.mark.partition("-")[0]) for shard in self.shards}.values())
+        return sum({shard.url: size_of(shard.mark) for shard in self.shards}.values())
 
 
 def plan_files(

@@ -50,6 +50,7 @@ __all__ = [
     "open_location",
     "readable",
     "refuse_secrets",
+    "size_of",
 ]
 
 
@@ -108,7 +109,21 @@ def mark_of(info: dict) -> str:
     return f"{info['size']}-{changed}".replace('"', "")
 
 
+def size_of(mark: str) -> int:
+    """Bytes of the file that has a mark."""
+    return int(mark.partition("-")[0])
+
+
 _BUFFER_BYTES = 2**20
+
+
+def _why_unreached(error: BaseException) -> str:
+    """What kept us from a place, and what to do; empty where it is something about what is there."""
+    if is_denied(error):
+        return f"access denied ({first_line(error)}); check permissions and credentials"
+    if is_transport(error):
+        return f"cannot be reached ({first_line(error)}); run again"
+    return ""
 
 
 @contextlib.contextmanager
@@ -119,11 +134,8 @@ def readable(location: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UnreadableError(f"{location}: no such file, folder or bucket") from None
     except Exception as error:
-        if is_denied(error):
-            why = first_line(error)
-            raise InputError(f"{location}: access denied ({why}); check permissions and credentials") from None
-        if is_transport(error):
-            raise InputError(f"{location}: cannot be reached ({first_line(error)}); run again") from None
+        if why := _why_unreached(error):
+            raise InputError(f"{location}: {why}") from None
         if not isinstance(error, BROKEN):
             raise
         raise UnreadableError(f"{location}: cannot be read ({first_line(error)}); mend or remove it") from None
@@ -135,11 +147,8 @@ def _reached(url: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_denied(error):
-            why = first_line(error)
-            raise TargetError(f"{url}: access denied ({why}); check permissions and credentials") from None
-        if is_transport(error):
-            raise TargetError(f"{url}: cannot be reached ({first_line(error)}); run again") from None
+        if why := _why_unreached(error):
+            raise TargetError(f"{url}: {why}") from None
         raise
 
 
@@ -152,7 +161,7 @@ def _writable(url: str) -> Iterator[None]:
         except FileNotFoundError:
             raise TargetError(f"{url}: no such bucket; make it, or choose another --output") from None
         except OSError as error:
-            if is_denied(error) or is_transport(error):
+            if _why_unreached(error):
                 raise
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise TargetError(f"{url}: no space left; make some and run again, what is committed stays") from None
@@ -262,7 +271,7 @@ class Folder:
 
     def sizes(self, prefix: str) -> dict[str, int]:
         """Return the size of every file below `prefix`, by name."""
-        return {name: int(mark.partition("-")[0]) for name, mark in self.marks(prefix).items()}
+        return {name: size_of(mark) for name, mark in self.marks(prefix).items()}
 
     def read(self, names: list[str]) -> dict[str, bytes]:
         """Return the contents of files, by name, many at once."""

@@ -153,7 +153,8 @@ def _alike(configuration: Configuration, vectors: Vectors) -> list[Finding]:
     clauses = configuration.clauses
     if len(clauses) < 2:
         return []
-    cosine_CC = vectors(clauses) @ vectors(clauses).T
+    vectors_CE = vectors(clauses)
+    cosine_CC = vectors_CE @ vectors_CE.T
     findings = []
     for one, other in combinations(range(len(clauses)), 2):
         is_same_kind = is_permission(clauses[one]) == is_permission(clauses[other])

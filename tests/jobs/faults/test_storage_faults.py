@@ -7,7 +7,6 @@ import subprocess
 import pytest
 from fault_proxy import FAULTS, FaultProxy
 from harness import committed, matrix
-from s3_servers import moto_server, swift_server
 
 from jobs.storage import Folder
 
@@ -41,44 +40,18 @@ def test_the_disk_runs_full(start, undisturbed, small_disk):
     assert before.items() <= committed(small_disk / "out").items(), "a committed shard was written again"
 
 
-@pytest.fixture(scope="session", params=["moto", "swift"])
-def server(request, tmp_path_factory):
-    folder = tmp_path_factory.mktemp(request.param)
-    with moto_server(folder / "log") if request.param == "moto" else swift_server(folder) as server:
-        server.make_bucket("bucket")
-        yield server
-
-
-@pytest.fixture
-def environment(server, monkeypatch):
-    import s3fs
-
-    found = {
-        "AWS_ACCESS_KEY_ID": server.key,
-        "AWS_SECRET_ACCESS_KEY": server.secret,
-        "AWS_DEFAULT_REGION": server.region,
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    for name, value in found.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", server.endpoint)
-    s3fs.S3FileSystem.clear_instance_cache()
-    yield found
-    s3fs.S3FileSystem.clear_instance_cache()
-
-
 def contents(files):
     """Files of a matrix; their names without the digests, which depend on where the input is."""
     return {re.sub(r"-[0-9a-f]{16}\.parquet$", "", name): data for name, data in files.items()}
 
 
-def test_requests_fail_now_and_then(seed, server, environment, start, corpus, undisturbed):
+def test_requests_fail_now_and_then(seed, server, connect, start, corpus, undisturbed):
     """Input, output and locks pass through a proxy that spoils one request in twenty."""
     source, target = Folder.at(f"s3://bucket/in-{seed}"), Folder.at(f"s3://bucket/out-{seed}")
     for path in corpus.iterdir():
         source.publish(path.name, path.read_bytes())
     with FaultProxy(server.port, faults=FAULTS, rate=RATE, seed=seed) as proxy:
-        run = start("--s3-endpoint", proxy.url, source=source.url, target=target.url, address="", **environment)
+        run = start("--s3-endpoint", proxy.url, source=source.url, target=target.url, address="")
         assert run.wait() == 0, run.output
         assert len({fault for *_, fault in proxy.injected}) > 3, proxy.injected
     assert contents(target.read(list(target.sizes("matrix")))) == contents(undisturbed)
