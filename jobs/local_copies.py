@@ -31,7 +31,6 @@ import csrm
 from csrm.configurations import MAX_FILE_BYTES, Configuration, is_policy_name
 from csrm.errors import CheckpointError, CSRMError, InputError
 from csrm.model_folder import read_facts
-from jobs.losses import UnreadableError
 from jobs.remote import retried
 from jobs.storage import absolute, mark_of, open_file, open_location, readable
 
@@ -127,7 +126,7 @@ def _copy_whole(found: _Listing, folder: Path) -> None:
     try:
         found.copy(found.files, aside)
         is_whole = found.is_whole_in(aside)
-    except UnreadableError:  # of a file that is another one by now, too
+    except CSRMError:  # of a file that is another one by now, too; stores word that in several ways
         if found.is_current:
             raise
         is_whole = False

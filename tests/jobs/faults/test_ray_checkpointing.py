@@ -75,6 +75,7 @@ def ray_data(joined, tmp_path):
         context.checkpoint_config = CheckpointConfig("id", str(folder / "checkpoints"))
         context.max_errored_blocks = max_errored_blocks
         context.enable_progress_bars = False
+        context.execution_options.preserve_order = True  # or the block that waits for others may come first
         pool = {"compute": ActorPoolStrategy(size=1), "num_cpus": 0, "fn_constructor_args": (folder,)}
         with DataContext.current(context):
             rows = ray.data.read_parquet(str(source))
