@@ -1,0 +1,105 @@
+"""A finished matrix as those who use it read it: configurations, shards, and the rows of each."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from csrm.configurations import Clause, Configuration
+from csrm.errors import InputError
+from jobs.commits import MANIFEST, Commit, matrix_files, read_commits
+from jobs.inputs import InputFile, partitions
+from jobs.manifest import FORMAT
+from jobs.shards import Shard
+from jobs.storage import Folder, open_file, open_location, readable, size_of
+
+__all__ = ["Matrix"]
+
+_BATCH_ROWS = 65_536
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Matrix:
+    """What `csrm score` wrote, of which every shard is committed."""
+
+    folder: Folder
+    manifest: Mapping[str, Any]
+    shards: tuple[Commit, ...]
+    """Commit records, in the order of files and rows."""
+
+    @classmethod
+    def open(cls, location: str) -> Matrix:
+        """Read the manifest and the commit records of a matrix; none of its rows.
+
+        Raises:
+            InputError: There is none, or one that no run has completed.
+        """
+        folder = Folder.at(location)
+        try:
+            manifest = json.loads(folder.read([MANIFEST])[MANIFEST])
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"{location}: no finished matrix here; run csrm score to its end") from None
+        except ValueError:
+            raise InputError(f"{location}/{MANIFEST}: not a manifest; run csrm score again") from None
+        if manifest.get("format") != FORMAT:
+            raise InputError(f"{location}: written by another version of csrm; run csrm score again")
+        shards = sorted(read_commits(folder).values(), key=lambda commit: (commit["source"], commit["row_start"]))
+        if not shards:
+            raise InputError(f"{location}: a matrix without rows; run csrm score on an input that has some")
+        return cls(folder=folder, manifest=manifest, shards=tuple(shards))
+
+    @property
+    def configurations(self) -> tuple[Configuration, ...]:
+        """Those that there are columns of, as the last run knew them."""
+        names = {field.name for field in fields(Configuration)}
+        return tuple(
+            Configuration(
+                **{name: value for name, value in one.items() if name in names}
+                | {"clauses": tuple(Clause(**clause) for clause in one["clauses"])}
+            )
+            for one in self.manifest["configurations"]
+        )
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether cells name the clause that they violate most."""
+        return any(commit["explain"] for commit in self.shards)
+
+    def batches(self, shard: Commit, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Yield a shard's rows, some thousands at a time, with the values of its folders as columns of text.
+
+        Args:
+            shard: one of `shards`.
+            columns: to read; None is all. Fields of structs are named with a dot. Those of folders come anyway.
+
+        Raises:
+            InputError: A file of the matrix is damaged, gone, or not to be reached.
+        """
+        for name in matrix_files(shard):
+            url = f"{self.folder.url}/{name}"
+            filesystem, path = open_location(url)
+            folders = {key: unquote(value) for key, value in partitions(name).items()}
+            with readable(url), open_file(filesystem, path) as raw, pq.ParquetFile(raw) as file:
+                for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
+                    table = pa.Table.from_batches([batch])
+                    for key, value in folders.items():
+                        table = table.append_column(key, pa.array([value] * table.num_rows, pa.string()))
+                    yield table
+
+    def read(self, shard: Commit, columns: Sequence[str] | None = None) -> pa.Table:
+        """A shard's rows in the order of its records, as `batches` yields them; `columns` must have `row`."""
+        table = pa.concat_tables(self.batches(shard, columns), promote_options="permissive")
+        return table.take(pc.sort_indices(table["row"]))  # stable: the rows of one record stay in order
+
+    def source(self, shard: Commit) -> Shard:
+        """The rows of the input that a shard of the matrix was made of."""
+        root, mark = self.manifest["input"].rstrip("/"), shard["mark"]
+        file = InputFile(url=f"{root}/{shard['source']}", source=shard["source"], mark=mark, size=size_of(mark))
+        return Shard.of(file, num_rows=shard["num_records"], **shard["place"])
