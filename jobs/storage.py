@@ -51,6 +51,7 @@ __all__ = [
     "readable",
     "refuse_secrets",
     "size_of",
+    "write_file",
 ]
 
 
@@ -179,6 +180,27 @@ def first_line(error: BaseException) -> str:
 
 _PASSWORD = re.compile(r"://[^/\s@]*@")
 """Of proxies, and of endpoints that a profile names."""
+
+
+def write_file(location: str, data: bytes) -> None:
+    """Write one file for a user, local or in an object store, which appears whole or not at all.
+
+    Raises:
+        TargetError: It cannot be written.
+    """
+    filesystem, path = open_location(location)
+    with _writable(location):
+        if not isinstance(filesystem, LocalFileSystem):
+            retried(filesystem.pipe_file, path, data)
+            return
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(f"{path}.part")
+        try:
+            aside.write_bytes(data)
+            aside.replace(path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
 
 
 def _write_aside(root: str, name: str, data: bytes) -> Path:
