@@ -10,6 +10,7 @@ import csrm
 from csrm.errors import CSRMError
 from jobs.bench import bench
 from jobs.calibrate import calibrate
+from jobs.completion import completion
 from jobs.configurations import configurations
 from jobs.demo import demo
 from jobs.evaluate import evaluate
@@ -65,6 +66,7 @@ cli.add_command(evaluate)
 cli.add_command(bench)
 cli.add_command(configurations)
 cli.add_command(report)
+cli.add_command(completion)
 
 
 def main() -> None:

@@ -16,16 +16,26 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
 
 
 @click.command()
-@click.argument("input")
+@click.argument("input", type=click.Path())
 @click.option(
     "-c",
     "--configurations",
     required=True,
+    type=click.Path(),
     metavar="PATH",
     help="Safety configurations: a file or folder of YAML, Markdown or text.",
 )
-@click.option("-o", "--output", required=True, metavar="DIR", help="Folder for the matrix; running again resumes.")
-@click.option("-m", "--model", metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(),
+    metavar="DIR",
+    help="Folder for the matrix; running again resumes.",
+)
+@click.option(
+    "-m", "--model", type=click.Path(), metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]"
+)
 @click.option("--id-column", metavar="C", help="Column that names a record.  [default: file and row number]")
 @click.option("--keep-columns", callback=split_names, metavar="A,B", help="Input columns to carry into the matrix.")
 @click.option("--partition-by", callback=split_names, metavar="C,D", help="Input columns whose values become folders.")

@@ -21,9 +21,11 @@ GATE_EXIT = 3
 
 
 @click.command()
-@click.argument("location", metavar="MATRIX")
-@click.option("-b", "--baseline", metavar="MATRIX", help="Another matrix to compare with: yesterday's.")
-@click.option("-o", "--output", metavar="FILE", help="Write an HTML page, local or s3://.")
+@click.argument("location", type=click.Path(), metavar="MATRIX")
+@click.option(
+    "-b", "--baseline", type=click.Path(), metavar="MATRIX", help="Another matrix to compare with: yesterday's."
+)
+@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write an HTML page, local or s3://.")
 @click.option("--by", callback=split_names, metavar="A,B", help="Columns to group by, beside partition folders.")
 @click.option(
     "--worst",

@@ -186,8 +186,10 @@ def _worst(
 ) -> list[Worst]:
     if not num_worst:
         return []
-    order = np.argsort(scores, kind="stable")[:num_worst]  # not-a-numbers come last
-    found = pa.array(order[~np.isnan(scores[order])])
+    limit = np.partition(scores, num_worst - 1)[num_worst - 1] if num_worst < len(scores) else np.nan
+    # Not-a-numbers are the largest: a limit that is one lets all scores pass.
+    low = np.flatnonzero(scores <= limit if limit == limit else ~np.isnan(scores))
+    found = pa.array(low[np.argsort(scores[low], kind="stable")][:num_worst])
     columns = (column.take(found).to_pylist() for column in (table["row"], table["record_id"], clauses))
     return [
         Worst(float(scores[index]), shard, row, record_id, clause or "")
