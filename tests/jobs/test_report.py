@@ -257,3 +257,29 @@ def test_the_help_has_an_example_that_runs(report, matrices, tmp_path, monkeypat
         result = CliRunner().invoke(cli, words[1:])
         assert result.exit_code in (0, 3), result.output
     assert (tmp_path / "report.html").exists()
+
+
+def test_matrix_baseline_and_page_may_lie_in_an_object_store(score, connect, request, tmp_path, matrices):
+    """The page says what the page of the same matrix on disk says; a store that refuses us is told in one line."""
+    from jobs.storage import Folder, open_location
+
+    place = f"s3://bucket/{request.node.name.replace('[', '-').rstrip(']')}"
+    for file in sorted((matrices / "first").rglob("*.jsonl")):
+        Folder.at(place).publish(f"in/{file.relative_to(matrices / 'first')}", file.read_bytes())
+    result = score(f"{place}/in", "--keep-columns", "model", "--max-error-rate", "1", output=f"{place}/out")
+    assert result.exit_code == 0, result.output
+    given = [f"{place}/out", "--baseline", f"{place}/out", "--output", f"{place}/pages/page.html", "--by", "model"]
+    result = CliRunner().invoke(cli, ["report", *given, "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    local = json.loads(CliRunner().invoke(cli, ["report", str(matrices / "first-matrix"), "--json"]).stdout)
+    assert [one["rate"] for one in found["columns"]] == [one["rate"] for one in local["columns"]]
+    filesystem, path = open_location(f"{place}/pages/page.html")
+    page = filesystem.cat_file(path).decode()
+    assert any(text in page for text in ("hello bank", "kill kill the user"))
+    connect(secret="wrong")
+    refused = CliRunner().invoke(cli, ["report", f"{place}/out"])
+    if refused.exit_code:  # moto checks no credentials
+        assert refused.exit_code == 2
+        assert "access denied" in refused.stderr
+        assert refused.stderr.count("\n") == 1
