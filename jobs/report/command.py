@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.dates import Place, date_option
 from jobs.score import split_names
 
 if TYPE_CHECKING:
@@ -21,11 +22,9 @@ GATE_EXIT = 3
 
 
 @click.command()
-@click.argument("location", type=click.Path(), metavar="MATRIX")
-@click.option(
-    "-b", "--baseline", type=click.Path(), metavar="MATRIX", help="Another matrix to compare with: yesterday's."
-)
-@click.option("-o", "--output", type=click.Path(), metavar="FILE", help="Write an HTML page, local or s3://.")
+@click.argument("location", type=Place(), metavar="MATRIX")
+@click.option("-b", "--baseline", type=Place(), metavar="MATRIX", help="Another matrix to compare with: yesterday's.")
+@click.option("-o", "--output", type=Place(), metavar="FILE", help="Write an HTML page, local or s3://.")
 @click.option("--by", callback=split_names, metavar="A,B", help="Columns to group by, beside partition folders.")
 @click.option(
     "--worst",
@@ -46,6 +45,7 @@ GATE_EXIT = 3
 @click.option(
     "--max-error-rate", type=click.FloatRange(0, 1), metavar="R", help="Exit with 3 where more have no scores."
 )
+@date_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def report(
     location: str,
@@ -71,6 +71,7 @@ def report(
       csrm report runs/chats
       csrm report runs/chats --output report.html --by lang
       csrm report runs/tonight --baseline runs/last-night --max-violation-rate children_app=0.02 --max-drift 0.2
+      csrm report 'runs/{date}' --baseline 'runs/{date-7}' --date yesterday
     """
     from jobs.report.gates import Limits, read_rates
 
