@@ -12,6 +12,7 @@ import io
 import os
 import platform
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,7 @@ __all__ = [
     "mark_of",
     "open_file",
     "open_location",
+    "publish_file",
     "readable",
     "refuse_secrets",
     "size_of",
@@ -291,3 +293,27 @@ class Folder:
         with _reached(self.url), ThreadPoolExecutor(max_workers=16) as pool:
             for _ in pool.map(remove_one, names):
                 pass
+
+
+def publish_file(file: Path, location: str) -> None:
+    """Put a finished local file at a path or URL, where it becomes visible whole or not at all, replacing what is there.
+
+    `Folder.publish` for what is too large to be held in memory.
+
+    Raises:
+        TargetError: The place cannot be written to.
+    """
+    filesystem, path = open_location(location)
+    with _writable(location):
+        if not isinstance(filesystem, LocalFileSystem):
+            retried(filesystem.put_file, str(file), path)  # an upload in parts counts once it is completed
+            return
+        aside = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.tmp")
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(file, aside)
+            with aside.open("rb+") as copy:
+                os.fsync(copy.fileno())
+            aside.replace(path)
+        finally:
+            aside.unlink(missing_ok=True)
