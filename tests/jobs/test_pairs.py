@@ -55,7 +55,7 @@ def scored(score, in_process, tmp_path):
 def pairs(tmp_path):
     """Run `csrm pairs` on the matrix in `tmp_path / "out"`."""
 
-    def run(*arguments, output="pairs.jsonl", configuration="game", matrix=tmp_path / "out", group_by="prompt_id"):
+    def run(*arguments, output="pairs.jsonl", configuration="bank", matrix=tmp_path / "out", group_by="prompt_id"):
         location = output if "://" in output else str(tmp_path / output)
         required = ["--group-by", group_by, "-c", configuration, "-o", location]
         return CliRunner().invoke(cli, ["pairs", str(matrix), *required, *arguments])
@@ -79,7 +79,7 @@ def lines_of(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def scores_of(matrix, configuration="game"):
+def scores_of(matrix, configuration="bank"):
     """p_safe by record id."""
     opened = Matrix.open(str(matrix))
     tables = [opened.read(shard) for shard in opened.shards]
@@ -418,5 +418,5 @@ def test_the_examples_of_the_help_run(scored, tmp_path, monkeypatch, policies):
     examples = [line.strip() for line in shown.splitlines() if line.strip().startswith("csrm pairs runs/")]
     assert len(examples) == 3
     for example in examples:
-        done(CliRunner().invoke(cli, shlex.split(example.replace("game_studio", "game"))[1:]))
+        done(CliRunner().invoke(cli, shlex.split(example.replace("game_studio", "bank"))[1:]))
     assert {path.name for path in tmp_path.glob("*.*")} >= {"pairs.jsonl", "pairs.parquet", "best.jsonl"}
