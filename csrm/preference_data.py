@@ -11,7 +11,8 @@ Everything is held in DuckDB tables, which go to disk where they outgrow its mem
 responses   id, prompt_id, record_id, p_safe, helpfulness, and shard, record, part: where the text is
 ranked      responses and score, complies, rank within the prompt, num_responses of the prompt
 picks       prompt_id, nth, num_responses, chosen, rejected (ids), margin, dropped (why it is not written, else null)
-texts       id, prompt (JSON), reply; of picked responses
+wanted      id, shard, record, part of the responses picked
+texts       id, prompt (JSON), reply of the same
 """
 
 from __future__ import annotations
@@ -66,6 +67,11 @@ CREATE OR REPLACE TABLE picks AS
 SELECT prompt_id, nth, num_responses, id AS chosen, NULL::BIGINT AS rejected, NULL::DOUBLE AS margin,
     NULL::VARCHAR AS dropped
 FROM ({_ELIGIBLE}) WHERE nth <= $top_k
+"""
+
+_WANTED = """
+CREATE OR REPLACE TABLE wanted AS SELECT id, shard, record, part FROM responses
+WHERE id IN (SELECT unnest([chosen, rejected]) FROM picks WHERE dropped IS NULL) ORDER BY id
 """
 
 _READ = """
@@ -183,14 +189,15 @@ class PreferenceData:
             self._run(_PAIRS, min_margin=options.min_margin, **settings)
         else:
             self._run(_BEST, **settings)
+        self._run(_WANTED)
 
     def wanted_shards(self) -> list[int]:
         """Shards with texts that are needed, in order."""
-        return [shard for (shard,) in self._all(f"SELECT DISTINCT shard FROM ({_WANTED}) ORDER BY shard")]
+        return [shard for (shard,) in self._all("SELECT DISTINCT shard FROM wanted ORDER BY shard")]
 
     def wanted(self, shard: int) -> list[tuple[int, int, int]]:
         """The texts that are needed of a shard: id, record, part."""
-        return self._all(f"SELECT id, record, part FROM ({_WANTED}) WHERE shard = $shard ORDER BY id", shard=shard)
+        return self._all("SELECT id, record, part FROM wanted WHERE shard = $shard ORDER BY id", shard=shard)
 
     def add_texts(self, conversations: Iterable[tuple[int, Sequence[Message]]]) -> None:
         """Take conversations by id. The last message is the response, what is before it the prompt."""
@@ -259,12 +266,6 @@ class PreferenceData:
 
     def _all(self, query: str, **parameters: Any) -> list[Any]:
         return list(self._connection.sql(query, params=parameters).fetchall())
-
-
-_WANTED = """
-SELECT id, shard, record, part FROM responses
-WHERE id IN (SELECT unnest([chosen, rejected]) FROM picks WHERE dropped IS NULL)
-"""
 
 
 def _check_range(responses: pa.Table) -> None:

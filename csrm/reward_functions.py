@@ -114,4 +114,5 @@ def _scores(
     if kind == "p_safe":
         return scores.p_safe
     lines = [model.calibration.of(one.fingerprint) for one in configurations]
-    return np.array([line.scale for line in lines]) * scores.reward + np.array([line.bias for line in lines])
+    scale_N, bias_N = np.array([(line.scale, line.bias) for line in lines]).T
+    return np.asarray(scale_N * scores.reward + bias_N)

@@ -296,7 +296,7 @@ class Folder:
 
 
 def publish_file(file: Path, location: str) -> None:
-    """Put a finished local file at a path or URL, where it becomes visible whole or not at all, replacing what is there.
+    """Put a finished local file at a path or URL, in place of what is there; it becomes visible whole or not at all.
 
     `Folder.publish` for what is too large to be held in memory.
 

@@ -1,4 +1,4 @@
-"""TRL itself trains on what this project makes: GRPO on its rewards, DPO on its pairs."""
+"""TRL's own GRPO trainer trains on a CSRM's rewards; `tests/jobs/test_pairs_trl.py` has its offline trainers."""
 
 import numpy as np
 import pytest
@@ -6,9 +6,10 @@ from test_reward_functions import BANK, GAME
 from tiny import tiny_model
 from tiny_policy import tiny_policy
 
-from csrm import trl_reward
+from csrm import Calibration, trl_reward
 
-pytestmark = pytest.mark.slow
+# transformers reads a name of its own that it has deprecated.
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is:FutureWarning")]
 
 
 @pytest.mark.parametrize("form", ["messages", "text"])
@@ -17,6 +18,7 @@ def test_grpo_trains_on_the_rewards_that_the_model_gives(tmp_path, form):
     from trl import GRPOConfig, GRPOTrainer
 
     judge = tiny_model()
+    judge.calibration = Calibration(scale=0.7, bias=-0.4)
     texts = ["w1 w2 w3", "w4 w5", "w6", "w7 w1"]
     rows = [{"prompt": text, "configuration": ("game", "bank")[n % 2]} for n, text in enumerate(texts)]
     if form == "messages":
@@ -47,7 +49,10 @@ def test_grpo_trains_on_the_rewards_that_the_model_gives(tmp_path, form):
         activation_checkpointing=False,
     )
     trainer = GRPOTrainer(
-        model=policy, reward_funcs=recorded, args=options, train_dataset=Dataset.from_list(rows),
+        model=policy,
+        reward_funcs=recorded,
+        args=options,
+        train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
     trainer.train()
@@ -56,10 +61,13 @@ def test_grpo_trains_on_the_rewards_that_the_model_gives(tmp_path, form):
     assert len(logged) == 2
     for prompts, completions, wanted, found in calls:
         assert len(found) == 4
-        talks = [as_messages("user", prompt) + as_messages("assistant", completion) for prompt, completion in
-                 zip(prompts, completions, strict=True)]
-        rewards = judge.score(talks, [GAME, BANK]).reward
-        assert found == pytest.approx([row[own == "bank"] for own, row in zip(wanted, rewards, strict=True)], rel=1e-4)
+        talks = [
+            as_messages("user", prompt) + as_messages("assistant", completion)
+            for prompt, completion in zip(prompts, completions, strict=True)
+        ]
+        rewards = 0.7 * judge.score(talks, [GAME, BANK]).reward - 0.4
+        columns = [int(own == "bank") for own in wanted]
+        assert found == pytest.approx(rewards[range(4), columns], rel=1e-4)
     assert any(not (old == new).all() for old, new in zip(before, policy.parameters(), strict=True))
 
 

@@ -89,8 +89,11 @@ def scores_of(matrix, configuration="bank"):
 
 def by_record_id(lines):
     """Records under the ids that the matrix gives them."""
-    return {f"{name}:{row}": line for name, part in (("a.jsonl", 0), ("b.jsonl", 1)) for row, line in
-            enumerate(lines[part::2])}
+    return {
+        f"{name}:{row}": line
+        for name, part in (("a.jsonl", 0), ("b.jsonl", 1))
+        for row, line in enumerate(lines[part::2])
+    }
 
 
 def expected_pairs(matrix, lines, threshold=0.5, rated=True):
@@ -146,7 +149,8 @@ def test_columns_that_were_not_kept_are_found_in_the_input(scored, pairs, tmp_pa
     scored(keep="prompt_id,helpfulness", output=str(tmp_path / "kept"))
     done(pairs("--helpfulness", "helpfulness", matrix=tmp_path / "kept", output="kept.jsonl"))
     assert (tmp_path / "kept.jsonl").read_bytes() == from_input
-    done(pairs("--helpfulness", "helpfulness", group_by="prompt", output="prompt.jsonl"))
+    by_prompt = {"matrix": tmp_path / "kept", "group_by": "prompt", "output": "prompt.jsonl"}
+    done(pairs("--helpfulness", "helpfulness", **by_prompt))
     assert told(lines_of(tmp_path / "prompt.jsonl")) == [
         (f"hello {prompt_id[1:]}", *texts) for prompt_id, *texts in told(lines_of(tmp_path / "kept.jsonl"))
     ]
@@ -224,8 +228,10 @@ def test_cosa_score_of_all_and_of_what_is_written(scored, pairs, tmp_path):
     matrix = scored()
     found = json.loads(done(pairs("--helpfulness", "helpfulness", "--json")).stdout)
     p_safe, own = scores_of(matrix), by_record_id(records())
+
     def cosa(ids):
         return sum(own[id]["helpfulness"] * (1 if p_safe[id] >= 0.5 else -1) for id in ids) / len(ids)
+
     rows = lines_of(tmp_path / "pairs.jsonl")
     assert found["quality"]["all"]["num_responses"] == 24
     assert found["quality"]["all"]["cosa_score"] == pytest.approx(cosa([*own]), abs=1e-6)
@@ -353,7 +359,9 @@ def test_mistakes_end_in_one_line(scored, pairs, tmp_path, settings, arguments, 
     assert not (tmp_path / "pairs.jsonl").exists()
 
 
-@pytest.mark.parametrize(("value", "message"), [(1.5, "is 1.5; it must lie"), (-0.1, "is -0.1; it must"), ("inf", "inf")])
+@pytest.mark.parametrize(
+    ("value", "message"), [(1.5, "is 1.5; it must lie"), (-0.1, "is -0.1; it must"), ("inf", "inf")]
+)
 def test_helpfulness_outside_its_range_is_refused(scored, pairs, value, message):
     lines = records()
     lines[7]["helpfulness"] = value
