@@ -6,25 +6,24 @@ above the other: best against worst with one pair, the top k against the bottom 
 (arXiv 2605.30487 takes 5 and 5 of 100 samples). That a chosen response must comply is CoSAlign's rule (arXiv
 2410.08968: no pair whose chosen response does disallowed harm).
 
-Everything is held in DuckDB tables, which go to disk where they outgrow its memory limit; this process holds one shard.
-
-responses   id, prompt_id, record_id, p_safe, helpfulness, and shard, record, part: where the text is
-ranked      responses and score, complies, rank within the prompt, num_responses of the prompt
-picks       prompt_id, nth, num_responses, chosen, rejected (ids), margin, dropped (why it is not written, else null)
-wanted      id, shard, record, part of the responses picked
-texts       id, prompt (JSON), reply of the same
+What is known of responses is held in DuckDB tables, some hundred bytes each, which go to disk where they outgrow its
+memory limit. Texts are in a file of their own and read one row at a time: sorted as columns, 300 MB of them were
+measured to end DuckDB 2.0 at a limit of 300 MB, spilling or not. This process holds one shard and one batch of rows.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from csrm import preference_queries as queries
 from csrm.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,70 +33,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PairOptions", "PreferenceData", "Quality"]
 
-_TABLES = """
-CREATE OR REPLACE TABLE responses (id BIGINT, prompt_id VARCHAR, record_id VARCHAR, p_safe REAL, helpfulness DOUBLE,
-    shard INTEGER, record BIGINT, part INTEGER);
-CREATE OR REPLACE TABLE texts (id BIGINT, prompt VARCHAR, reply VARCHAR);
-"""
-
-_RANKED = """
-CREATE OR REPLACE TABLE ranked AS
-SELECT *, row_number() OVER (PARTITION BY prompt_id ORDER BY score DESC, record_id, id) AS rank,
-    count(*) OVER (PARTITION BY prompt_id) AS num_responses
-FROM (SELECT *, p_safe * helpfulness AS score, p_safe >= $threshold::REAL AS complies FROM responses)
-"""
-
-_ELIGIBLE = """
-SELECT *, row_number() OVER (PARTITION BY prompt_id ORDER BY rank) AS nth
-FROM ranked WHERE num_responses > 1 AND (complies OR $allow_violations)
-"""
-
-# Ranks of the chosen go up and those of the rejected come down, so no response is on both sides.
-_PAIRS = f"""
-CREATE OR REPLACE TABLE picks AS
-SELECT c.prompt_id, c.nth, c.num_responses, c.id AS chosen, r.id AS rejected, c.score - r.score AS margin,
-    CASE WHEN c.score - r.score <= 0 OR c.score - r.score < $min_margin THEN 'near_ties' END AS dropped
-FROM ({_ELIGIBLE}) c JOIN ranked r
-ON r.prompt_id = c.prompt_id AND r.rank = c.num_responses + 1 - c.nth AND c.rank < r.rank
-WHERE c.nth <= $top_k
-"""
-
-_BEST = f"""
-CREATE OR REPLACE TABLE picks AS
-SELECT prompt_id, nth, num_responses, id AS chosen, NULL::BIGINT AS rejected, NULL::DOUBLE AS margin,
-    NULL::VARCHAR AS dropped
-FROM ({_ELIGIBLE}) WHERE nth <= $top_k
-"""
-
-_WANTED = """
-CREATE OR REPLACE TABLE wanted AS SELECT id, shard, record, part FROM responses
-WHERE id IN (SELECT unnest([chosen, rejected]) FROM picks WHERE dropped IS NULL) ORDER BY id
-"""
-
-_READ = """
-UPDATE picks SET dropped = found.dropped FROM (
-    SELECT p.chosen, CASE WHEN c.reply IS NULL OR (p.rejected IS NOT NULL AND r.reply IS NULL) THEN 'no_reply'
-        WHEN r.prompt <> c.prompt THEN 'other_prompt' WHEN r.reply = c.reply THEN 'same_text' END AS dropped
-    FROM picks p LEFT JOIN texts c ON c.id = p.chosen LEFT JOIN texts r ON r.id = p.rejected WHERE p.dropped IS NULL
-) found WHERE found.chosen = picks.chosen AND picks.dropped IS NULL
-"""
-
-_ROWS = """
-SELECT p.prompt_id, p.num_responses, p.margin, ct.prompt, ct.reply AS chosen, rt.reply AS rejected,
-    c.record_id AS chosen_id, c.score AS chosen_score, c.p_safe AS chosen_p_safe, c.helpfulness AS chosen_helpfulness,
-    r.record_id AS rejected_id, r.score AS rejected_score, r.p_safe AS rejected_p_safe,
-    r.helpfulness AS rejected_helpfulness
-FROM picks p JOIN texts ct ON ct.id = p.chosen JOIN ranked c ON c.id = p.chosen
-LEFT JOIN texts rt ON rt.id = p.rejected LEFT JOIN ranked r ON r.id = p.rejected
-WHERE p.dropped IS NULL ORDER BY p.prompt_id, p.nth
-"""
-
-_QUALITY = """
-SELECT count(*), avg(complies::INTEGER), avg(p_safe), avg(helpfulness), avg(if(complies, helpfulness, -helpfulness))
-FROM ranked
-"""
-
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+_TEXTS = pa.schema(
+    [("id", pa.int64()), ("start", pa.int64()), ("size", pa.int64()), ("prompt", pa.binary()), ("reply", pa.binary())]
+)
 _BATCH_ROWS = 1024
 
 
@@ -147,21 +86,29 @@ class Quality:
     mean_helpfulness: float | None
     """None also where nobody rated it."""
     cosa_score: float | None
-    """Mean of helpfulness × (+1 if it complies, −1 if not) (CoSA-Score, arXiv 2410.08968, section 5); None where nobody
+    """Mean of helpfulness × (+1 if it complies, −1 if not) (CoSA-Score, arXiv 2410.08968); None where nobody
     rated helpfulness, for then it would be the compliance rate again."""
 
 
 class PreferenceData:
     """Responses on their way to alignment data: `add` all, `pick`, give the texts of what is `wanted`, read `rows`."""
 
-    def __init__(self, connection: duckdb.DuckDBPyConnection, options: PairOptions):
+    def __init__(self, connection: duckdb.DuckDBPyConnection, options: PairOptions, spool: BinaryIO):
+        """Begin with none.
+
+        Args:
+            connection: in which tables are made.
+            options: what to make.
+            spool: an empty file for texts, to be written and read.
+        """
         self._connection = connection
+        self._spool = spool
         self.options = options
         self.num_responses = 0
         """Added, those that are skipped included."""
         self.skipped = {"without_score": 0, "without_prompt": 0, "without_helpfulness": 0}
         """Responses that cannot be ranked, each counted once."""
-        connection.execute(_TABLES)
+        connection.execute(queries.TABLES)
 
     def add(self, responses: pa.Table) -> None:
         """Take rows of prompt_id, record_id, p_safe, helpfulness (null: not known), shard, record and part.
@@ -183,13 +130,13 @@ class PreferenceData:
     def pick(self) -> None:
         """Rank the responses of each prompt, and choose from them."""
         options = self.options
-        self._run(_RANKED, threshold=options.threshold)
+        self._run(queries.RANKED, threshold=options.threshold)
         settings = {"top_k": options.top_k, "allow_violations": options.allow_violations}
         if options.form == "pairs":
-            self._run(_PAIRS, min_margin=options.min_margin, **settings)
+            self._run(queries.PAIRS, min_margin=options.min_margin, **settings)
         else:
-            self._run(_BEST, **settings)
-        self._run(_WANTED)
+            self._run(queries.BEST, **settings)
+        self._run(queries.WANTED)
 
     def wanted_shards(self) -> list[int]:
         """Shards with texts that are needed, in order."""
@@ -201,19 +148,29 @@ class PreferenceData:
 
     def add_texts(self, conversations: Iterable[tuple[int, Sequence[Message]]]) -> None:
         """Take conversations by id. The last message is the response, what is before it the prompt."""
-        found = [(id, *_split(conversation)) for id, conversation in conversations]
-        columns = dict(zip(("id", "prompt", "reply"), zip(*found, strict=True), strict=True)) if found else {}
-        types = {"id": pa.int64(), "prompt": pa.string(), "reply": pa.string()}
-        self._insert("texts", pa.table({name: pa.array(columns.get(name, []), kind) for name, kind in types.items()}))
+        found = []
+        self._spool.seek(0, io.SEEK_END)
+        for id, (*prompt, last) in conversations:
+            is_reply = prompt and last.role == "assistant"
+            text = _to_json([*prompt, last])
+            digests = (_digest(_to_json(prompt)), _digest(_to_json([last]))) if is_reply else (None, None)
+            found.append((id, self._spool.tell(), self._spool.write(text), *digests))
+        columns = zip(*found, strict=True) if found else [[]] * len(_TEXTS)
+        self._insert(
+            "texts",
+            pa.table(
+                [pa.array(column, field.type) for column, field in zip(columns, _TEXTS, strict=True)], schema=_TEXTS
+            ),
+        )
 
     def check_texts(self) -> None:
         """Drop what is no pair once its texts are known."""
-        self._run(_READ)
+        self._run(queries.READ)
 
     def rows(self) -> Iterator[pa.Table]:
         """Yield what is to be written, some rows at a time, in the order of prompts and ranks."""
-        for batch in self._connection.sql(_ROWS).to_arrow_reader(_BATCH_ROWS):
-            rows = [_row(row, self.options.form) for row in batch.to_pylist()]
+        for batch in self._connection.sql(queries.ROWS).to_arrow_reader(_BATCH_ROWS):
+            rows = [self._row(row) for row in batch.to_pylist()]
             yield pa.Table.from_pylist(rows, schema=self.options.schema)
 
     def counts(self) -> dict[str, int]:
@@ -244,7 +201,7 @@ class PreferenceData:
         return found
 
     def _quality(self, which: str = "") -> Quality:
-        [(number, *means)] = self._all(f"{_QUALITY} {which}")
+        [(number, *means)] = self._all(f"{queries.QUALITY} {which}")
         # Sums over several threads: their last digits are not always the same.
         rate, p_safe, helpfulness, cosa = (None if mean is None else round(mean, 6) for mean in means)
         is_rated = self.options.has_helpfulness
@@ -255,6 +212,20 @@ class PreferenceData:
             mean_helpfulness=helpfulness if is_rated else None,
             cosa_score=cosa if is_rated else None,
         )
+
+    def _row(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row as it is written; the schema leaves out what it has no field for."""
+        for side in ("chosen", "rejected")[: 2 if self.options.form == "pairs" else 1]:
+            *row["prompt"], reply = self._text(row[f"{side}_start"], row[f"{side}_size"])
+            row[side] = [reply]
+        if self.options.form == "pairs":
+            return row
+        own = {name: row[f"chosen_{name}"] for name in ("score", "p_safe", "helpfulness")}
+        return row | own | {"completion": row["chosen"], "record_id": row["chosen_id"]}
+
+    def _text(self, start: int, size: int) -> list[dict[str, str]]:
+        self._spool.seek(start)
+        return list(json.loads(self._spool.read(size)))
 
     def _insert(self, name: str, table: pa.Table) -> None:
         self._connection.register("given", table)
@@ -280,20 +251,10 @@ def _at_most_one(responses: pa.Table) -> pa.ChunkedArray:
     return pc.less_equal(responses["helpfulness"], 1.0)
 
 
-def _split(conversation: Sequence[Message]) -> tuple[str | None, str | None]:
-    """A prompt as JSON and the reply to it; nothing where the last message is no reply of an assistant."""
-    *prompt, last = conversation
-    if not prompt or last.role != "assistant":
-        return None, None
-    return json.dumps([message._asdict() for message in prompt], ensure_ascii=False), last.content
+def _to_json(conversation: Sequence[Message]) -> bytes:
+    return json.dumps([message._asdict() for message in conversation], ensure_ascii=False).encode()
 
 
-def _row(row: dict[str, Any], form: str) -> dict[str, Any]:
-    """A row as it is written; the schema leaves out what it has no field for."""
-    row["prompt"] = json.loads(row["prompt"])
-    for side in ("chosen", "rejected"):
-        row[side] = [{"role": "assistant", "content": row[side]}]
-    if form == "pairs":
-        return row
-    own = {name: row[f"chosen_{name}"] for name in ("score", "p_safe", "helpfulness")}
-    return row | own | {"completion": row["chosen"], "record_id": row["chosen_id"]}
+def _digest(text: bytes) -> bytes:
+    """Stands for a text where two are compared; no two are known that share one."""
+    return hashlib.blake2b(text, digest_size=16).digest()

@@ -127,8 +127,11 @@ def workplace(options: Any) -> Iterator[tuple[PreferenceData, Path]]:
     with tempfile.TemporaryDirectory(prefix="csrm-pairs-") as folder:
         path = Path(folder)
         settings = DUCKDB | {"temp_directory": str(path / "spilled")}
-        with duckdb.connect(str(path / "responses.duckdb"), config=settings) as connection:
-            yield PreferenceData(connection, options), path
+        with (
+            duckdb.connect(str(path / "responses.duckdb"), config=settings) as connection,
+            (path / "texts").open("w+b") as spool,
+        ):
+            yield PreferenceData(connection, options, spool), path
 
 
 def choose(data: PreferenceData, responses: Any) -> None:

@@ -1,5 +1,6 @@
 """Ranking and pairing: against a slow, obvious reference, and the laws that alignment data must keep."""
 
+from io import BytesIO
 from itertools import groupby
 
 import duckdb
@@ -52,7 +53,7 @@ def table(responses):
 
 def made(connection, responses, options):
     """Rows that are made of responses, whose texts are their record ids."""
-    data = PreferenceData(connection, options)
+    data = PreferenceData(connection, options, BytesIO())
     data.add(table(responses))
     data.pick()
     for shard in data.wanted_shards():
@@ -133,7 +134,7 @@ def test_laws(connection, drawn, options, random):
 
 def test_what_is_picked_but_dropped_is_counted_by_reason(connection):
     options = PairOptions(allow_violations=True, has_helpfulness=True)
-    data = PreferenceData(connection, options)
+    data = PreferenceData(connection, options, BytesIO())
     responses = [(prompt, f"{prompt}{n}", n / 2, 1.0) for prompt in "abcd" for n in range(2)]
     data.add(table([*responses, ("e", "e0", 0.5, 1.0), ("f", "f0", None, 1.0), (None, "g", 1.0, 1.0)]))
     data.pick()
@@ -184,7 +185,7 @@ def test_a_threshold_is_compared_as_the_matrix_does(connection):
 
 @pytest.mark.parametrize("value", [-0.01, 1.01, float("inf")])
 def test_helpfulness_outside_its_range_is_refused(connection, value):
-    data = PreferenceData(connection, PairOptions(has_helpfulness=True))
+    data = PreferenceData(connection, PairOptions(has_helpfulness=True), BytesIO())
     with pytest.raises(InputError, match=r"^2: helpfulness is .*; it must lie between 0 and 1, rescale it$"):
         data.add(table([("a", "1", 0.5, 1.0), ("a", "2", 0.5, value)]))
 
