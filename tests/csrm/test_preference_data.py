@@ -7,7 +7,7 @@ import duckdb
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from csrm.errors import InputError
@@ -15,9 +15,10 @@ from csrm.messages import Message
 from csrm.preference_data import PairOptions, PreferenceData
 
 # Few values, so that there are ties; float32 holds all p_safe, so that the reference computes the same scores.
-P_SAFE = st.sampled_from([0.0, 0.125, 0.25, 0.5, 0.75, 1.0])
-HELPFULNESS = st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0])
-RESPONSES = st.lists(st.tuples(st.sampled_from("abc"), P_SAFE, HELPFULNESS), min_size=1, max_size=16)
+P_SAFE = st.sampled_from([0.125, 0.5, 1.0])
+HELPFULNESS = st.sampled_from([0.0, 0.3, 1.0])
+RESPONSES = st.lists(st.tuples(st.sampled_from("ab"), P_SAFE, HELPFULNESS), min_size=1, max_size=12)
+TIED = [("a", 0.5, 1.0)] * 3
 OPTIONS = st.builds(
     PairOptions,
     form=st.sampled_from(["pairs", "best-of-n"]),
@@ -64,8 +65,8 @@ def made(connection, responses, options):
 
 
 def reference(responses, options):
-    """What is chosen and rejected, by record id: the obvious way."""
-    found = []
+    """What is chosen and rejected, by record id, and how many pairs are too near: the obvious way."""
+    found, num_near = [], 0
     for _, group in groupby(sorted(responses, key=lambda r: (r[0], -r[2] * r[3], r[1])), key=lambda r: r[0]):
         ranked = list(group)
         places = [n for n, own in enumerate(ranked) if own[2] >= options.threshold or options.allow_violations]
@@ -79,23 +80,29 @@ def reference(responses, options):
             margin = ranked[place][2] * ranked[place][3] - ranked[other][2] * ranked[other][3]
             if place < other and margin > 0 and margin >= options.min_margin:
                 found.append((ranked[place][1], ranked[other][1]))
-    return found
+            elif place < other:
+                num_near += 1
+    return found, num_near
 
 
 def named(drawn):
-    return [(prompt, f"r{number:02}", *scores) for number, (prompt, *scores) in enumerate(drawn)]
+    """Record ids run against the order of the rows."""
+    return [(prompt, f"r{99 - number:02}", *scores) for number, (prompt, *scores) in enumerate(drawn)]
 
 
 @settings(max_examples=40)
+@example(TIED, PairOptions(has_helpfulness=True))
+@example(TIED, PairOptions(form="best-of-n", has_helpfulness=True))
 @given(RESPONSES, OPTIONS)
 def test_the_same_as_the_reference(connection, drawn, options):
     responses = named(drawn)
     data, rows = made(connection, responses, options)
+    expected, num_near = reference(responses, options)
     if options.form == "best-of-n":
-        assert [row["record_id"] for row in rows] == reference(responses, options)
+        assert [row["record_id"] for row in rows] == expected
     else:
-        assert [(row["chosen_id"], row["rejected_id"]) for row in rows] == reference(responses, options)
-    assert data.counts()["written"] == len(rows)
+        assert [(row["chosen_id"], row["rejected_id"]) for row in rows] == expected
+    assert (data.counts()["written"], data.counts().get("near_ties", 0)) == (len(rows), num_near)
     assert rows == [] or set(rows[0]) == set(options.schema.names)
 
 
@@ -105,7 +112,7 @@ def test_laws(connection, drawn, options, random):
     responses = named(drawn)
     data, rows = made(connection, responses, options)
     own = {name: (prompt, p_safe, helpfulness) for prompt, name, p_safe, helpfulness in responses}
-    for prompt in "abc":
+    for prompt in "ab":
         assert sum(row["prompt_id"] == prompt for row in rows) <= options.top_k
     if options.form == "pairs":
         sides = [row[side] for row in rows for side in ("chosen_id", "rejected_id")]

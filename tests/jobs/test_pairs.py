@@ -313,15 +313,21 @@ def test_both_rows_of_a_preference_pair_are_responses(scored, pairs, tmp_path):
         {"prompt": talk, "chosen": "bank", "rejected": "kill", "prompt_id": "p"},
     ]
     matrix = scored(lines, keep="prompt_id")
-    done(pairs("--allow-violations"))
-    [row] = lines_of(tmp_path / "pairs.jsonl")
+    done(pairs("--allow-violations", "--top-k", "2"))
+    rows = lines_of(tmp_path / "pairs.jsonl")
     p_safe = scores_of(matrix)
-    best, worst = max(p_safe, key=p_safe.get), min(p_safe, key=p_safe.get)
+    ranked = sorted(p_safe, key=p_safe.get, reverse=True)
+    assert [(row["chosen_id"], row["rejected_id"]) for row in rows] == [(ranked[0], ranked[3]), (ranked[1], ranked[2])]
     texts = {"a.jsonl:0": lines[0], "b.jsonl:0": lines[1]}
-    for side, id in (("chosen", best), ("rejected", worst)):
-        record, _, part = id.rpartition("/")
-        assert row[f"{side}_id"] == id
-        assert row[side][0]["content"] == texts[record][part]
+    for row in rows:
+        for side in ("chosen", "rejected"):
+            record, _, part = row[f"{side}_id"].rpartition("/")
+            assert row[side][0]["content"] == texts[record][part]
+
+
+def test_a_column_with_the_name_of_the_matrixs_own_is_refused(scored, pairs):
+    scored([{**record, "source": "web"} for record in records()])
+    assert "no column 'source', nor in its input" in one_line(pairs(group_by="source"))
 
 
 def test_a_folder_of_the_matrix_may_name_the_prompt(score, in_process, pairs, tmp_path):
