@@ -12,6 +12,7 @@ import io
 import os
 import platform
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,10 +49,10 @@ __all__ = [
     "mark_of",
     "open_file",
     "open_location",
+    "publish_file",
     "readable",
     "refuse_secrets",
     "size_of",
-    "write_file",
 ]
 
 
@@ -182,27 +183,6 @@ _PASSWORD = re.compile(r"://[^/\s@]*@")
 """Of proxies, and of endpoints that a profile names."""
 
 
-def write_file(location: str, data: bytes) -> None:
-    """Write one file for a user, local or in an object store, which appears whole or not at all.
-
-    Raises:
-        TargetError: It cannot be written.
-    """
-    filesystem, path = open_location(location)
-    with _writable(location):
-        if not isinstance(filesystem, LocalFileSystem):
-            retried(filesystem.pipe_file, path, data)
-            return
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(f"{path}.part")
-        try:
-            aside.write_bytes(data)
-            aside.replace(path)
-        except OSError:
-            aside.unlink(missing_ok=True)
-            raise
-
-
 def _write_aside(root: str, name: str, data: bytes) -> Path:
     """Write and sync a local file where no reader looks; the folder of its final place exists then."""
     aside = Path(root, "_csrm", "tmp", f"{platform.node()}-{os.getpid()}-{threading.get_ident()}-{Path(name).name}")
@@ -313,3 +293,38 @@ class Folder:
         with _reached(self.url), ThreadPoolExecutor(max_workers=16) as pool:
             for _ in pool.map(remove_one, names):
                 pass
+
+
+def publish_file(content: bytes | Path, location: str) -> None:
+    """Put a file at a path or URL, in place of what is there; it becomes visible whole or not at all.
+
+    Args:
+        content: what is in it, or a local file that is too large to be held in memory.
+        location: where to.
+
+    Raises:
+        TargetError: The place cannot be written to.
+    """
+    filesystem, path = open_location(location)
+    with _writable(location):
+        if isinstance(filesystem, LocalFileSystem):
+            _replace_file(content, Path(path))
+        elif isinstance(content, bytes):
+            retried(filesystem.pipe_file, path, content)
+        else:
+            retried(filesystem.put_file, str(content), path)  # an upload in parts counts once it is completed
+
+
+def _replace_file(content: bytes | Path, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if isinstance(content, bytes):
+            aside.write_bytes(content)
+        else:
+            shutil.copyfile(content, aside)
+        with aside.open("rb+") as copy:
+            os.fsync(copy.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

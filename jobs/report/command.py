@@ -108,7 +108,7 @@ def _report(
     from jobs.report.page import render
     from jobs.report.records import worst_records
     from jobs.report.terminal import show
-    from jobs.storage import write_file
+    from jobs.storage import publish_file
 
     matrix, before = Matrix.open(location), Matrix.open(baseline) if baseline else None
     configurations = matrix.configurations
@@ -121,7 +121,7 @@ def _report(
     gates = judge(findings, limits)
     if output:
         texts = worst_records(matrix, [one.id for one in configurations], counts.worst)
-        write_file(output, render(matrix, before, findings, gates, texts, datetime.now(UTC)))
+        publish_file(render(matrix, before, findings, gates, texts, datetime.now(UTC)), output)
     if as_json:
         click.echo(json.dumps(_as_json(matrix, before, findings, gates), ensure_ascii=False))
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +11,11 @@ import pyarrow as pa
 from csrm.configurations import Configuration
 from csrm.errors import InputError
 from jobs.matrix import Matrix
+from jobs.nearest import nearest
 from jobs.options import OUTPUT_COLUMNS
 from jobs.report.tally import Tally, tally
 
-__all__ = ["columns_to_group_by", "count_matrix", "nearest"]
+__all__ = ["columns_to_group_by", "count_matrix"]
 
 MAX_READERS = 8
 REMOTE_READERS = 16
@@ -32,17 +32,11 @@ def columns_to_group_by(matrix: Matrix, asked: Sequence[str]) -> tuple[str, ...]
     names = schema.names
     for name in asked:
         if name not in names:
-            raise InputError(f"--by {name}: no such column in the matrix{nearest(name, names)}")
+            raise InputError(f"--by {name}: no such column in the matrix; {nearest(name, names)}")
         if pa.types.is_nested(kind := schema.field(name).type) or pa.types.is_binary(kind):
             raise InputError(f"--by {name}: rows cannot be grouped by {kind}; choose a column of texts or numbers")
     folders = [name for name in names[names.index("num_tokens") :] if name not in OUTPUT_COLUMNS]
     return tuple(dict.fromkeys([*folders, *asked])) or ("source",)
-
-
-def nearest(name: str, names: Sequence[str]) -> str:
-    """Names to try instead, as the end of a sentence."""
-    found = difflib.get_close_matches(name, names, n=3) or sorted(names)[:8]
-    return f"; did you mean {', '.join(found)}?" if found else ""
 
 
 def count_matrix(

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from csrm.errors import InputError
-from jobs.report.counting import nearest
+from jobs.nearest import nearest
 from jobs.report.findings import Column, Findings
 
 __all__ = ["EVERY", "Gate", "Limits", "check_names", "judge", "read_rates"]
@@ -80,7 +80,7 @@ def check_names(limits: Limits, ids: Sequence[str], baseline: Sequence[str]) -> 
         raise InputError("--max-drift: the baseline has none of the configurations; choose another --baseline")
     for name in limits.violation_rates:
         if name not in ids and name != EVERY:
-            raise InputError(f"--max-violation-rate {name}: no such configuration{nearest(name, ids)}")
+            raise InputError(f"--max-violation-rate {name}: no such configuration; {nearest(name, ids)}")
 
 
 def judge(findings: Findings, limits: Limits) -> list[Gate]:

@@ -193,11 +193,11 @@ def test_lost_rows_count_as_errors(report, matrices, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--max-violation-rate", "gam=0.1"], "--max-violation-rate gam: no such configuration; did you mean game?"),
+        (["--max-violation-rate", "gam=0.1"], "--max-violation-rate gam: no such configuration; did you mean 'game'?"),
         (["--max-violation-rate", "game=x"], "'game=x' is not ID=RATE, as in children=0.02"),
         (["--max-violation-rate", "game=2"], "'game=2': a rate lies between 0 and 1"),
         (["--max-violation-rate", "game=nan"], "'game=nan': a rate lies between 0 and 1"),
-        (["--by", "modle"], "--by modle: no such column in the matrix; did you mean model?"),
+        (["--by", "modle"], "--by modle: no such column in the matrix; did you mean 'model'"),
         (["--by", "reward"], "--by reward: rows cannot be grouped by struct<"),
         (["--max-drift", "0.2"], "--max-drift compares with a --baseline; give one"),
         (["--baseline", "nowhere"], "nowhere: no finished matrix here; run csrm score to its end"),
