@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -93,6 +94,7 @@ def _row(
             "rows": pa.array([rows if rows is None else to_bytes(rows)], pa.large_binary()),
             "encoded": pa.array([encoded if encoded is None else to_bytes(encoded)], pa.large_binary()),
             "lost": pa.array([lost], pa.string()),
+            "read_at": [time.time()],
         }
     )
 

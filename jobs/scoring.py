@@ -16,6 +16,7 @@ from jobs.columns import Work, join_scores
 from jobs.isolation import Notes, Part, Watchdog, isolate
 from jobs.job import Job
 from jobs.local_copies import local_model
+from jobs.metrics import observe
 from jobs.tables import from_bytes, to_bytes
 
 if TYPE_CHECKING:
@@ -40,8 +41,10 @@ class Scorer:
 
         torch.set_num_threads(num_threads)
         self.job = job
+        started = time.monotonic()
         with local_model(job.model.path) as folder:
             self.model = CSRM.from_pretrained(folder)
+        observe("csrm_model_load_seconds", time.monotonic() - started)
         if (self.model.fingerprint, self.model.calibration) != (job.model.fingerprint, job.model.calibration):
             raise CheckpointError(f"{job.model.path}: changed while the job started; run it again")
         self.watchdog = Watchdog(job.options.batch_timeout_s)
@@ -55,9 +58,11 @@ class Scorer:
         started = time.time()
         if batch.column("lost")[0].is_valid:
             return self._passed_on(batch, started, None, {})
+        observe("csrm_queue_wait_seconds", started - batch.column("read_at")[0].as_py())
         encoded = EncodedConversations.from_arrow(from_bytes(batch.column("encoded")[0].as_buffer()))
         work = Work.from_row(json.loads(batch.column("work")[0].as_py()))
         scores, failed = self.score_apart(encoded, work)
+        observe("csrm_batch_seconds", time.time() - started)
         return self._passed_on(batch, started, scores, failed)
 
     def _passed_on(self, batch: pa.Table, started: float, scores: pa.Table | None, failed: dict[int, str]) -> pa.Table:

@@ -17,6 +17,7 @@ from jobs.commits import ERRORS, MATRIX, Commit, commit_name, matrix_files
 from jobs.dead_letters import dead_letters
 from jobs.job import Job
 from jobs.losses import Lost
+from jobs.metrics import count
 from jobs.options import OUTPUT_COLUMNS
 from jobs.records import Files, commit_record, publish_commit, publish_transition
 from jobs.shards import Shard
@@ -44,6 +45,7 @@ class Writer:
         [row] = batch.to_pylist()
         work, job = Work.from_row(json.loads(row["work"])), self.job
         if row["lost"] is not None:
+            count("csrm_errors_total", work.shard.num_rows, stage="lost")
             return _outcome(batch, None, lost_shard(work.shard, row["lost"]))
         rows, scores, before = from_bytes(row["rows"]), from_bytes(row["scores"]), None
         unfailed, rows = rows, _with_failures(rows, json.loads(row["failed"]))
@@ -59,7 +61,9 @@ class Writer:
         if letters is not None:
             parts[f"{ERRORS}/{work.shard.id}.parquet"] = letters
         files = _publish(parts, job, before, work.score)
-        commit = publish_commit(commit_record(work.shard, table, files, job, before), job)
+        record = commit_record(work.shard, table, files, job, before)
+        commit = publish_commit(record, job)
+        _measure(record, work, letters)
         job.target.remove([name for name in (before["files"] if before else ()) if name not in files])
         return _outcome(batch, commit, None)
 
@@ -85,6 +89,18 @@ def _publish(parts: Mapping[str, pa.Table], job: Job, before: Commit | None, uns
     for name in data:
         job.target.publish(name, data[name])
     return files
+
+
+def _measure(record: Commit, work: Work, letters: pa.Table | None) -> None:
+    """Count what was committed, of the columns that were scored for it."""
+    parts = {name: record["summary"][name] for name in work.score}
+    count("csrm_records_total", record["num_records"])
+    count("csrm_tokens_total", record["num_tokens"])
+    count("csrm_cells_total", sum(part["num_scored"] for part in parts.values()))
+    for name, part in parts.items():
+        count("csrm_violations_total", part["num_violations"], configuration=name)
+    for stage in letters["stage"].to_pylist() if letters else ():
+        count("csrm_errors_total", 1, stage=stage)
 
 
 def _outcome(batch: pa.Table, commit: str | None, lost: Lost | None) -> pa.Table:
