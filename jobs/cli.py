@@ -13,6 +13,7 @@ from jobs.calibrate import calibrate
 from jobs.configurations import configurations
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.filter import filter_records
 from jobs.score import score
 from jobs.strictness import strictness
 from jobs.train import train
@@ -63,6 +64,7 @@ cli.add_command(calibrate)
 cli.add_command(evaluate)
 cli.add_command(bench)
 cli.add_command(configurations)
+cli.add_command(filter_records)
 
 
 def main() -> None:

@@ -25,8 +25,10 @@ __all__ = ["Evaluator", "Expression", "nearest", "parse"]
 _ROWS = "csrm_rows"
 _HEAD = f"SELECT true FROM {_ROWS} WHERE\n"
 _CLASSES = frozenset(
-    ("COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "FUNCTION", "OPERATOR", "CASE", "CAST", "BETWEEN")
-    + ("COLLATE", "LAMBDA", "TYPE")
+    (
+        *("COLUMN_REF", "CONSTANT", "COMPARISON", "CONJUNCTION", "FUNCTION", "OPERATOR", "CASE", "CAST", "BETWEEN"),
+        *("COLLATE", "LAMBDA", "TYPE"),
+    )
 )
 _REFUSED = {
     "SUBQUERY": "a query inside; one condition on each row is taken",

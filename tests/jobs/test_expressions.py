@@ -117,7 +117,7 @@ def test_what_does_not_fit_the_columns_is_refused_on_no_rows(text, message):
 
 
 def test_a_value_that_no_condition_applies_to_is_told():
-    with pytest.raises(InputError, match="^--where fails: Could not convert string 'en'"):
+    with pytest.raises(InputError, match=r"^--where fails: Could not convert string 'en'"):
         passed("lang::int > 3")
     assert passed("try_cast(lang as int) > 3 or lang = 'it''s'") == [[False], [False], [True]]
 
