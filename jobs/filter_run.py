@@ -26,12 +26,12 @@ from jobs.filter_summary import Example, FilterTotals
 from jobs.filtering import FilterJob, Judged, Task, judge
 from jobs.inputs import file_format
 from jobs.lock import Lock, check_generation
-from jobs.losses import Lost, by_source
+from jobs.losses import Lost, UnreadableError, by_source
 from jobs.matrix import Matrix
 from jobs.progress import PLAIN_INTERVAL_S, clock_time, live_bar
 from jobs.remote import retried
 from jobs.run import MISSING_EXIT, SHOWN_LOSSES
-from jobs.storage import Folder, mark_of, open_location
+from jobs.storage import Folder, mark_of, open_location, readable
 from jobs.summary import say
 
 __all__ = ["FilterOptions", "Result", "Sample", "run", "sample"]
@@ -95,9 +95,9 @@ def run(options: FilterOptions, err: Console) -> Result:
     if rejected is not None:
         target.refuse_strangers(rejected, "--rejected")
     before = {} if options.overwrite else target.open_commits(output, identity)
-    columns = _checked(
-        matrix, expression, [t for t in tasks if t.shard.id not in before], options, all_are_known=bool(before)
-    )
+    # Nothing of a wrong condition is left behind; and where all is done, nothing need be there any more.
+    is_done = {task.shard.id for task in tasks} <= before.keys()
+    columns = None if is_done else _checked(matrix, expression, tasks, options)
     with ExitStack() as stack:
         state = target.state_of(output)
         lock = stack.enter_context(Lock(state, say=lambda text: say(err, text)))
@@ -112,7 +112,7 @@ def run(options: FilterOptions, err: Console) -> Result:
         pending = [task for task in tasks if task.shard.id not in commits]
         lost: list[Lost] = []
         if pending:
-            columns = columns or _checked(matrix, expression, pending, options)
+            columns = columns or _checked(matrix, expression, tasks, options)
             state.remove([target.MANIFEST])
             job = FilterJob(
                 expression=expression,
@@ -146,8 +146,7 @@ def sample(options: FilterOptions, num_examples: int) -> Sample:
     """
     matrix, expression, tasks = _open(options)
     chosen = sampled(tasks, _SAMPLED_SHARDS)
-    columns = _checked(matrix, expression, chosen, options)
-    assert columns is not None
+    columns = _checked(matrix, expression, tasks, options)
     nowhere = Folder(matrix.folder.url)
     job = FilterJob(
         expression=expression,
@@ -188,19 +187,9 @@ def _open(options: FilterOptions) -> tuple[Matrix, Expression, list[Task]]:
 
 
 def _checked(
-    matrix: Matrix,
-    expression: Expression,
-    tasks: Sequence[Task],
-    options: FilterOptions,
-    *,
-    all_are_known: bool = False,
-) -> tuple[Columns, pa.Schema | None] | None:
-    """Columns that the condition looks at, and those of JSON Lines that become Parquet, once both are sound.
-
-    None where there is nothing to do and so nothing to look at.
-    """
-    if not tasks and all_are_known:
-        return None
+    matrix: Matrix, expression: Expression, tasks: Sequence[Task], options: FilterOptions
+) -> tuple[Columns, pa.Schema | None]:
+    """Columns that the condition looks at, and those of JSON Lines that become Parquet, once both are sound."""
     _check_sources(tasks)
     cells = matrix_schema(matrix)
     shards = [task.shard for task in tasks]
@@ -222,8 +211,9 @@ def _check_sources(tasks: Sequence[Task]) -> None:
     def is_same(url: str, mark: str) -> bool:
         filesystem, path = open_location(url)
         try:
-            return mark_of(retried(filesystem.info, path)) == mark
-        except FileNotFoundError:
+            with readable(url):
+                return mark_of(retried(filesystem.info, path)) == mark
+        except UnreadableError:
             return False
 
     with ThreadPoolExecutor(_ASKERS) as pool:

@@ -41,6 +41,8 @@ def as_column(values: Sequence[Any], name: str, kind: pa.DataType) -> tuple[pa.A
     """
     if kind == pa.string() or (kind == pa.null() and inferred(values) == pa.string()):
         return pa.array([as_text(value) for value in values], pa.string()), {}
+    if pa.types.is_integer(kind) and any(isinstance(value, float) for value in values):
+        kind = pa.float64()  # JSON has one kind of number
     wider = common_type([kind, inferred(values)])
     for one in (kind,) if wider == pa.string() else (wider, kind):
         try:

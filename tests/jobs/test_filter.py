@@ -1,5 +1,6 @@
 """What is kept is what it was, and everything is accounted for."""
 
+import contextlib
 import gzip
 import json
 import random
@@ -10,7 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from filter_in_process import filter_in_process
+from in_process import write_in_process
 
+from jobs import pipeline
 from jobs.cli import cli
 from jobs.matrix import Matrix
 
@@ -75,9 +78,8 @@ def counts(result):
     return {key: json.loads(result.stdout)[key] for key in ("records", "kept", "rejected", "errors")}
 
 
-@pytest.fixture
-def corpus(tmp_path, score):
-    """Forty lines in three files, with all that a line may have in it, scored in shards of seven."""
+def write_corpus(tmp_path):
+    """Forty lines in three files, with all that a line may have in it."""
     draw = random.Random(1)
     folder = tmp_path / "chats" / "date=2026-11-20"
     folder.mkdir(parents=True)
@@ -96,13 +98,44 @@ def corpus(tmp_path, score):
     (tmp_path / "chats" / "c.jsonl.zst").write_bytes(
         pa.compress(b"\n".join(data[30:]) + b"\n", codec="zstd", asbytes=True)
     )
-    result = score("chats", "--shard-rows", "7", "--max-error-rate", "1")
-    assert result.exit_code == 0, result.output
     return {
         ("date=2026-11-20/a.jsonl"): [b"\xef\xbb\xbf" + data[0] + b"\n", *(d + b"\n" for d in data[1:14]), data[14]],
         ("date=2026-11-20/b.jsonl.gz"): [d + b"\n" for d in data[15:30]],
         ("c.jsonl.zst"): [d + b"\n" for d in data[30:]],
     }
+
+
+def scored(tmp_path, policies, model_folder):
+    """A corpus, scored in shards of seven; the lines that it has, by source."""
+    lines = write_corpus(tmp_path)
+    options = ["-c", str(policies), "-m", str(model_folder), "--shard-rows", "7", "--max-error-rate", "1"]
+    result = CliRunner().invoke(cli, ["score", str(tmp_path / "chats"), "-o", str(tmp_path / "out"), *options])
+    assert result.exit_code == 0, result.output
+    return lines
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory, policies, model_folder):
+    """A scored corpus that no test changes."""
+    folder = tmp_path_factory.mktemp("corpus")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "cluster", contextlib.nullcontext)
+        patch.setattr(pipeline, "score_shards", write_in_process)
+        return folder, scored(folder, policies, model_folder)
+
+
+@pytest.fixture
+def corpus(shared, tmp_path):
+    """The same, within reach of a test: lines by source."""
+    for name in ("chats", "out"):
+        (tmp_path / name).symlink_to(shared[0] / name)
+    return shared[1]
+
+
+@pytest.fixture
+def own_corpus(tmp_path, policies, model_folder):
+    """One to be changed."""
+    return scored(tmp_path, policies, model_folder)
 
 
 def test_lines_are_kept_byte_for_byte_in_their_order_and_folders(corpus, keep, tmp_path):
@@ -280,8 +313,8 @@ def test_a_terminal_obeys_no_record(tmp_path, score, keep):
         ("p_safe.gam >= 0.5", "no configuration 'gam'; did you mean game?"),
         ("game >= 0.5", "names game, which is no column; did you mean p_safe.game?"),
         ("p_saf.game >= 0.5", "names p_saf, which is no column; did you mean p_safe?"),
-        ("lng = 'en'", "names lng, which is no column; did you mean lang?"),
-        ("record.lng = 'en'", "names record.lng, which the records have not; did you mean lang?"),
+        ("lng = 'en'", "names lng, which is no column; did you mean lang"),
+        ("record.lng = 'en'", "names record.lng, which the records have not; did you mean lang"),
         ("record is null", "names record alone"),
         ("N > 1 and n < 3 and Row > 1", None),
         ("p_safe.game", "p_safe.game is a FLOAT, not a condition"),
@@ -308,9 +341,9 @@ def test_a_value_of_another_kind_is_an_error_of_its_record(tmp_path, score, keep
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": "hello", "n": value}) + "\n" for value in values))
     assert score("a.jsonl").exit_code == 0
     result = keep("n >= 1000", "--json", "--rejected", tmp_path / "others")
-    assert counts(result) == {"records": 1206, "kept": 200, "rejected": 1002, "errors": 4}
+    assert counts(result) == {"records": 1206, "kept": 201, "rejected": 1002, "errors": 3}
     errors = [json.loads(line)["error"] for line in kept_lines(tmp_path / "others")["a"].splitlines()]
-    assert "'n' is str, where other records have int64" in errors
+    assert "'n' is str, where other records have double" in errors
 
 
 def test_columns_of_the_records_are_reached_past_those_of_the_matrix(tmp_path, score, keep):
@@ -333,7 +366,7 @@ def test_partition_folders_and_kept_columns_can_be_named(tmp_path, score, keep):
     }
 
 
-def test_the_same_command_again_does_nothing(corpus, keep, tmp_path):
+def test_the_same_command_again_does_nothing(own_corpus, keep, tmp_path):
     first = keep("n < 20 and p_safe.game > 0", "--json", "--rejected", tmp_path / "others")
     times = {path: path.stat().st_mtime_ns for folder in ("kept", "others") for path in visible(tmp_path / folder)}
     for path in (tmp_path / "chats").rglob("*.jsonl*"):
@@ -372,7 +405,7 @@ def test_another_filter_is_refused_unless_it_replaces(corpus, keep, tmp_path):
     )
 
 
-def test_scores_that_have_changed_are_another_filter(corpus, keep, score, tmp_path, policies):
+def test_scores_that_have_changed_are_another_filter(own_corpus, keep, score, tmp_path, policies):
     keep("p_safe.bank > 0.5")
     (tmp_path / "more").mkdir()
     for path in policies.iterdir():
@@ -385,7 +418,7 @@ def test_scores_that_have_changed_are_another_filter(corpus, keep, score, tmp_pa
     assert "another scores" in keep("p_safe.bank > 0.5", code=2).output
 
 
-def test_a_source_that_changed_is_refused(corpus, keep, tmp_path):
+def test_a_source_that_changed_is_refused(own_corpus, keep, tmp_path):
     path = tmp_path / "chats" / "date=2026-11-20" / "a.jsonl"
     path.write_bytes(path.read_bytes() + b"\n")
     assert f"{path} has changed or gone since it was scored; run csrm score again" in keep("n < 9", code=2).output
@@ -394,7 +427,7 @@ def test_a_source_that_changed_is_refused(corpus, keep, tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
-def test_a_source_that_breaks_in_the_run_is_told_and_the_rest_is_kept(corpus, keep, tmp_path, monkeypatch):
+def test_a_source_that_breaks_in_the_run_is_told_and_the_rest_is_kept(own_corpus, keep, tmp_path, monkeypatch):
     from jobs import filter_pipeline
 
     path = tmp_path / "chats" / "c.jsonl.zst"
@@ -419,7 +452,7 @@ def test_a_source_that_breaks_in_the_run_is_told_and_the_rest_is_kept(corpus, ke
 
 
 @pytest.mark.parametrize("place", ["out/kept", "chats/kept", "out", "chats", "."])
-def test_no_output_within_input_or_matrix(place, corpus, keep, tmp_path):
+def test_no_output_within_input_or_matrix(place, own_corpus, keep, tmp_path):
     assert "choose another --output" in keep("n < 9", output=place, code=2).output
     assert (
         "choose another --rejected" in keep("n < 9", "--rejected", tmp_path / place, output="new/kept", code=2).output

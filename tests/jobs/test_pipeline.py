@@ -18,8 +18,8 @@ from jobs.pipeline import (
     _blocks,
     _check_reachable,
     configure_ray_data,
-    original_errors,
     map_in_tasks,
+    original_errors,
     size_pools,
 )
 from jobs.shards import Shard
