@@ -87,7 +87,9 @@ def _fits(value: Any, kind: pa.DataType) -> bool:
 
 
 def _present(value: Any) -> Any:
-    """A value without the fields that are null, which a struct does not tell from absent ones."""
+    """A value without the fields that are null, which a struct does not tell from absent ones; true is not 1."""
+    if isinstance(value, bool):
+        return repr(value)
     if isinstance(value, dict):
         return {key: _present(part) for key, part in value.items() if part is not None}
     return [_present(part) for part in value] if isinstance(value, list) else value

@@ -61,7 +61,7 @@ class Rows(NamedTuple):
     """Records as rows of a table."""
 
     table: pa.Table
-    """Null where there is an error, even in columns that cannot be."""
+    """Texts spelled out as plain ones; null where there is an error, even in columns that cannot be."""
     errors: dict[int, str]
     schema: pa.Schema
     """As it was stored."""
@@ -126,12 +126,11 @@ def _pieces(table: pa.Table, stored: pa.Schema) -> Iterator[Rows]:
     sizes = sum((text_bytes(column) for column in table.columns), np.zeros(table.num_rows, np.int64))
     numbers = np.cumsum(np.where(sizes > MAX_RECORD_BYTES, 0, sizes)) // MAX_SHARD_BYTES
     starts = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), table.num_rows]
-    nullable = pa.schema([field.with_nullable(True) for field in stored], metadata=stored.metadata)
     for start, end in pairwise(starts):
         piece, errors = table.slice(start, end - start), {}
         if piece.schema.types != stored.types:
             piece, errors = sound_rows(piece)
-        yield Rows(piece.cast(nullable), {row: str(error) for row, error in errors.items()}, stored)
+        yield Rows(piece, {row: str(error) for row, error in errors.items()}, stored)
 
 
 class LinesFile:
@@ -180,8 +179,7 @@ class RowsFile:
 
     def keep(self, piece: Rows, indices: Sequence[int]) -> None:
         """Add records as they are."""
-        table = piece.table.take(pa.array(indices, pa.int64()))
-        self._add(pa.Table.from_arrays(table.columns, schema=piece.schema))
+        self._add(piece.table.take(pa.array(indices, pa.int64())).cast(piece.schema))
 
     def reject(
         self, piece: Rows, indices: Sequence[int], reasons: Sequence[Sequence[str]], errors: Sequence[str | None]
@@ -217,10 +215,10 @@ def _rejected_rows(
     piece: Rows, indices: Sequence[int], reasons: Sequence[Sequence[str]], errors: Sequence[str | None]
 ) -> pa.Table:
     """The same as a table, where a struct holds the record's columns."""
-    rows = piece.table.take(pa.array(indices, pa.int64())).combine_chunks()
+    fields = [field.with_nullable(True) for field in piece.schema]
+    rows = piece.table.take(pa.array(indices, pa.int64())).cast(pa.schema(fields))
     is_unread = pa.array([index in piece.errors for index in indices], pa.bool_())
     arrays = [_whole(column) for column in rows.columns]
-    fields = [field.with_nullable(True) for field in piece.schema]
     record = pa.StructArray.from_arrays(arrays, fields=fields, mask=is_unread)
     told = [pa.array(list(map(list, reasons)), REJECTED.field(0).type), pa.array(list(errors), pa.string())]
     return pa.Table.from_arrays([*told, record], schema=REJECTED.append(pa.field("record", record.type)))
