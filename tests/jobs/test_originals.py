@@ -69,7 +69,8 @@ def test_a_parquet_row_keeps_its_columns_types_and_schema(names, tmp_path):
     after = filed(pieces, [0, 2], tmp_path)
     assert after.schema_arrow.equals(before.schema_arrow, check_metadata=True)
     assert after.schema.equals(before.schema)
-    assert after.read().equals(before.read().take([0, 2]))
+    rows = before.read().to_pylist()
+    assert after.read().to_pylist() == [rows[0], rows[2]]
 
 
 def test_a_column_that_cannot_be_null_stays_one_beside_a_row_that_is_too_large(tmp_path):
