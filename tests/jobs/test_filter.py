@@ -514,3 +514,24 @@ def test_the_example_of_the_help_runs(tmp_path, score, monkeypatch):
         result = CliRunner().invoke(cli, shlex.split(example)[1:])
         assert result.exit_code == 0, result.output
     assert Path("clean").is_dir()
+
+
+def test_lines_become_parquet_of_one_schema(tmp_path, score, keep):
+    """Also where a whole shard has nothing but nulls in a column."""
+    folder = tmp_path / "chats" / "x=1"
+    folder.mkdir(parents=True)
+    records = [{"text": "hello", "n": number, "more": {"tags": ["é"]} if number > 8 else None} for number in range(12)]
+    (folder / "a.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    pq.write_table(pa.table({"text": ["hello"], "n": pa.array([3], pa.int8())}), folder / "b.parquet")
+    assert score("chats", "--shard-rows", "4").exit_code == 0
+    result = keep("n > 2", "--format", "parquet", "--json", "--rejected", tmp_path / "others")
+    assert counts(result) == {"records": 13, "kept": 10, "rejected": 3, "errors": 0}
+    *paths, last = visible(tmp_path / "kept")
+    assert {path.suffix for path in paths} == {".parquet"}
+    assert len({pq.read_schema(path) for path in paths}) == 1
+    assert [row for path in paths for row in pq.read_table(path, partitioning=None).to_pylist()] == records[3:]
+    assert pq.read_schema(last).field("n").type == pa.int8()
+    [path] = visible(tmp_path / "others")
+    assert pq.read_table(path, partitioning=None).to_pylist() == [
+        {"reason": ["n > 2"], "error": None, "record": record} for record in records[:3]
+    ]
