@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from jobs.filter_plan import FilterOptions
 
 __all__ = ["filter_records"]
 
@@ -60,34 +66,24 @@ def filter_records(
     """
     from rich.console import Console
 
-    from jobs import filter_run
-    from jobs.filter_summary import show_examples, show_filter, sum_line
+    from jobs.filter_plan import FilterOptions
+    from jobs.filter_run import run
+    from jobs.filter_summary import show_filter, sum_line
     from jobs.summary import say
     from jobs.termination import TERMINATED_EXIT, Terminated, terminable
 
-    options = filter_run.FilterOptions(
+    options = FilterOptions(
         matrix=matrix, where=where, output=output, rejected=rejected, to_parquet=kind == "parquet", overwrite=overwrite
     )
     out, err = Console(), Console(stderr=True)
     if num_examples is not None:
-        found = filter_run.sample(options, num_examples)
-        if as_json:
-            examples = {
-                "kept": [one._asdict() for one in found.kept],
-                "rejected": [one._asdict() for one in found.rejected],
-            }
-            shards = {"shards": found.num_shards, "of_shards": found.of_shards}
-            click.echo(json.dumps(found.totals.to_json(found.conditions) | shards | examples, ensure_ascii=False))
-            return
-        show_examples(found.kept, found.rejected, out)
-        show_filter(found.totals, found.conditions, out)
-        say(out, f"{sum_line(found.totals)} in {found.num_shards:,} of {found.of_shards:,} shards; nothing is written")
+        _show_sample(options, num_examples, as_json, out)
         return
     if output is None:
         raise click.UsageError("give --output, or --sample N to look first")
     try:
         with terminable():
-            result = filter_run.run(options, err)
+            result = run(options, err)
     except (KeyboardInterrupt, Terminated) as stop:
         word, code = ("terminated", TERMINATED_EXIT) if isinstance(stop, Terminated) else ("interrupted", 130)
         say(err, f"{word}; the same command resumes, what is committed stays in {output}")
@@ -100,3 +96,20 @@ def filter_records(
         say(out, f"{sum_line(result.totals)} · {output}")
     if result.code:
         raise click.exceptions.Exit(result.code)
+
+
+def _show_sample(options: FilterOptions, num_examples: int, as_json: bool, out: Console) -> None:
+    from jobs.filter_sample import sample
+    from jobs.filter_summary import show_examples, show_filter, sum_line
+    from jobs.summary import say
+
+    found = sample(options, num_examples)
+    if as_json:
+        examples = {"kept": "kept_examples", "rejected": "rejected_examples"}
+        told = {to: [one._asdict() for one in getattr(found, of)] for of, to in examples.items()}
+        shards = {"shards": found.num_shards, "of_shards": found.of_shards}
+        click.echo(json.dumps(found.totals.to_json(found.conditions) | shards | told, ensure_ascii=False))
+        return
+    show_examples(found.kept, found.rejected, out)
+    show_filter(found.totals, found.conditions, out)
+    say(out, f"{sum_line(found.totals)} in {found.num_shards:,} of {found.of_shards:,} shards; nothing is written")

@@ -284,7 +284,8 @@ def test_counts_are_shown_and_written_down(corpus, keep, tmp_path):
 def test_a_sample_shows_what_would_be_kept_and_writes_nothing(corpus, keep, tmp_path):
     before = sorted(tmp_path.rglob("*"))
     told = json.loads(keep("p_safe.game >= 0.12", "--sample", 3, "--json", output=None).stdout)
-    assert len(told["kept"]) == len(told["rejected"]) == 3
+    assert len(told["kept_examples"]) == len(told["rejected_examples"]) == 3
+    assert told["kept"] + told["rejected"] + told["errors"] == told["records"] == 40
     assert told["shards"] == told["of_shards"] == 8
     again = keep("p_safe.game >= 0.12", "--sample", 3, "--json", output=None).stdout
     assert json.loads(again) == told
