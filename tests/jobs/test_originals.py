@@ -122,10 +122,11 @@ def test_lines_that_become_parquet_are_the_same_or_told(tmp_path):
         {"n": 2, "more": 1},
         {"n": 2, "more": None},
         {"n": "2"},
+        {"f": True},
     ]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(record) + "\n" for record in records))
-    [shard] = shards_of(path, [(0, 9)])
+    [shard] = shards_of(path, [(0, 10)])
     [[lines]] = map(
         list,
         read_originals(
@@ -133,7 +134,7 @@ def test_lines_that_become_parquet_are_the_same_or_told(tmp_path):
         ),
     )
     rows = lines.to_rows(schema)
-    assert sorted(rows.errors) == [2, 3, 4, 6, 8]
+    assert sorted(rows.errors) == [2, 3, 4, 6, 8, 9]
     assert rows.table.to_pylist()[0] == {"n": 1, "s": {"a": "x"}, "f": 2.0}
     assert "--format same" in rows.errors[6]
     assert "'more'" in rows.errors[6]
