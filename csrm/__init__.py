@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from csrm.matrix import ComplianceMatrix
     from csrm.messages import Message
     from csrm.model import CSRM, Layout
+    from csrm.reward_functions import trl_reward
 
 __version__ = "0.1.0"
 
@@ -39,6 +40,7 @@ __all__ = [
     "RecordError",
     "dump_configuration",
     "load_configurations",
+    "trl_reward",
 ]
 
 _HOMES = {
@@ -49,6 +51,7 @@ _HOMES = {
     "matrix": ("ComplianceMatrix",),
     "messages": ("Message",),
     "model": ("CSRM", "Layout"),
+    "reward_functions": ("trl_reward",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

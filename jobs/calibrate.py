@@ -19,10 +19,25 @@ __all__ = ["calibrate"]
     "  csrm calibrate --model my-model --data reviewed.jsonl --configurations policies/ --output my-model",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("-m", "--model", metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]")
-@click.option("--data", multiple=True, required=True, metavar="PATH", help="Labelled rows; PATH@SHARE as in evaluate.")
+@click.option(
+    "-m", "--model", type=click.Path(), metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]"
+)
+@click.option(
+    "--data",
+    multiple=True,
+    required=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="Labelled rows; PATH@SHARE as in evaluate.",
+)
 @click.option("-o", "--output", required=True, type=click.Path(file_okay=False, path_type=Path), help="Model folder.")
-@click.option("-c", "--configurations", metavar="PATH", help="Configurations that the rows also label; see above.")
+@click.option(
+    "-c",
+    "--configurations",
+    type=click.Path(),
+    metavar="PATH",
+    help="Configurations that the rows also label; see above.",
+)
 @click.option(
     "--cells",
     type=click.Choice(["own", "any", "counterfactual"]),

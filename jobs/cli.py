@@ -10,10 +10,13 @@ import csrm
 from csrm.errors import CSRMError
 from jobs.bench import bench
 from jobs.calibrate import calibrate
+from jobs.completion import completion
 from jobs.configurations import configurations
 from jobs.demo import demo
 from jobs.evaluate import evaluate
 from jobs.filter import filter_records
+from jobs.pairs import pairs
+from jobs.report.command import report
 from jobs.score import score
 from jobs.strictness import strictness
 from jobs.train import train
@@ -65,6 +68,9 @@ cli.add_command(evaluate)
 cli.add_command(bench)
 cli.add_command(configurations)
 cli.add_command(filter_records)
+cli.add_command(report)
+cli.add_command(pairs)
+cli.add_command(completion)
 
 
 def main() -> None:

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["configurations"]
 
-MODEL = click.option("-m", "--model", metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]")
+MODEL = click.option(
+    "-m", "--model", type=click.Path(), metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]"
+)
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 SHOWN_CHARACTERS = 200
 
@@ -33,7 +35,7 @@ def configurations() -> None:
 
 
 @configurations.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH...")
 @MODEL
 @click.option("--strict", is_flag=True, help="Exit with 1 for warnings too.")
 @JSON
@@ -72,7 +74,7 @@ def lint(paths: tuple[str, ...], model: str | None, strict: bool, as_json: bool)
 
 
 @configurations.command()
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(), metavar="PATH...")
 @MODEL
 @JSON
 def show(paths: tuple[str, ...], model: str | None, as_json: bool) -> None:
@@ -134,8 +136,8 @@ def _clause_table(clauses: list[dict[str, Any]]) -> Any:
 
 
 @configurations.command()
-@click.argument("old")
-@click.argument("new")
+@click.argument("old", type=click.Path())
+@click.argument("new", type=click.Path())
 @JSON
 def diff(old: str, new: str, as_json: bool) -> None:
     """Compare two versions of policies: which clauses changed, and which columns `csrm score` would redo.

@@ -35,7 +35,7 @@ def dead_letters(shard: Shard, rows: pa.Table, table: pa.Table, job: Job) -> pa.
     raw = rows["raw"].filter(bad).to_pylist()
     if not pc.all(is_unread).as_py():
         with contextlib.suppress(UnreadableError):  # gone since it was scored: no bytes, and no reason to stop
-            [records] = read_pass([shard], job)
+            [records] = read_pass([shard], job.options)
             known = zip(raw, numbers.to_pylist(), strict=True)
             raw = [data if data is not None else records.raw(number - shard.row_start) for data, number in known]
     return pa.table(

@@ -16,7 +16,15 @@ SAMPLE_CONFIGURATIONS = Path(csrm.__file__).parent / "sample" / "configurations"
 
 
 @click.command()
-@click.option("-o", "--output", default="runs/demo", show_default=True, metavar="DIR", help="Folder for the matrix.")
+@click.option(
+    "-o",
+    "--output",
+    default="runs/demo",
+    show_default=True,
+    type=click.Path(),
+    metavar="DIR",
+    help="Folder for the matrix.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to the output folder.")
 def demo(output: str, overwrite: bool) -> None:
     """Score the bundled sample conversations under the bundled safety configurations.

@@ -51,7 +51,7 @@ def estimate(shards: Sequence[Shard], job: Job) -> Estimate:
         encoder = Encoder.from_pretrained(folder)
     num_records, parts = 0, []
     for shard in sample_shards(shards):
-        [records] = read_pass([shard], job)
+        [records] = read_pass([shard], job.options)
         _, encoded = encode_records(shard, records, job, encoder)
         parts.append(encoded.to_arrow())
         num_records += shard.num_rows

@@ -17,23 +17,80 @@ __all__ = ["evaluate"]
     "  csrm evaluate --preferences pairs.jsonl.gz --split eval --configuration policy.yaml --json figures.jsonl",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@click.option("-m", "--model", metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]")
-@click.option("--counterfactual", multiple=True, metavar="PATH", help="Judgement rows, with their clause in and out.")
-@click.option("--own", multiple=True, metavar="PATH", help="Judgement rows under each of their clauses alone.")
-@click.option("--per-clause", multiple=True, metavar="PATH", help="As --own: AUROC of each clause, and its mean.")
-@click.option("--any-clause", multiple=True, metavar="PATH", help="Judgement rows under all their clauses as one set.")
-@click.option("--binary", multiple=True, metavar="PATH", help="Rows that are harmful or not, under --configuration.")
-@click.option("--preferences", multiple=True, metavar="PATH", help="Chosen and rejected replies, --configuration.")
-@click.option("--over-refusal", multiple=True, metavar="PATH", help='Prompts (XSTest, OR-Bench) as "Sure. {prompt}".')
-@click.option("--cosapien", multiple=True, metavar="PATH", help="prompt, scenario, response; by --scenarios.")
-@click.option("--dynabench", multiple=True, metavar="PATH", help="policy, transcript, label: every agent turn.")
-@click.option("--probe", multiple=True, metavar="PATH", help="Judgement rows of several clauses: obedience probes.")
 @click.option(
-    "--configuration", metavar="FILE", help="For binary rows and pairs.  [default: the bundled general_safety]"
+    "-m", "--model", type=click.Path(), metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]"
 )
-@click.option("--scenarios", metavar="PATH", help="Configurations that CoSApien's scenarios name.")
 @click.option(
-    "--blind-data", multiple=True, metavar="PATH", help="Judgement rows that the blind baseline is fitted to."
+    "--counterfactual",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="Judgement rows, with their clause in and out.",
+)
+@click.option(
+    "--own", multiple=True, type=click.Path(), metavar="PATH", help="Judgement rows under each of their clauses alone."
+)
+@click.option(
+    "--per-clause",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="As --own: AUROC of each clause, and its mean.",
+)
+@click.option(
+    "--any-clause",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="Judgement rows under all their clauses as one set.",
+)
+@click.option(
+    "--binary",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="Rows that are harmful or not, under --configuration.",
+)
+@click.option(
+    "--preferences",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="Chosen and rejected replies, --configuration.",
+)
+@click.option(
+    "--over-refusal",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help='Prompts (XSTest, OR-Bench) as "Sure. {prompt}".',
+)
+@click.option(
+    "--cosapien", multiple=True, type=click.Path(), metavar="PATH", help="prompt, scenario, response; by --scenarios."
+)
+@click.option(
+    "--dynabench", multiple=True, type=click.Path(), metavar="PATH", help="policy, transcript, label: every agent turn."
+)
+@click.option(
+    "--probe",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="Judgement rows of several clauses: obedience probes.",
+)
+@click.option(
+    "--configuration",
+    type=click.Path(),
+    metavar="FILE",
+    help="For binary rows and pairs.  [default: the bundled general_safety]",
+)
+@click.option("--scenarios", type=click.Path(), metavar="PATH", help="Configurations that CoSApien's scenarios name.")
+@click.option(
+    "--blind-data",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help="Judgement rows that the blind baseline is fitted to.",
 )
 @click.option("--split", metavar="NAME", help="Only rows whose `split` field is this, such as eval.")
 @click.option("--limit", type=click.IntRange(1), metavar="N", help="At most N rows of each file, drawn by --seed.")

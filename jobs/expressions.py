@@ -7,9 +7,8 @@ from that tree. The engine cannot reach files, the network, extensions or its ow
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +18,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from csrm.errors import InputError
+from jobs.nearest import nearest
 
-__all__ = ["Evaluator", "Expression", "nearest", "parse"]
+__all__ = ["Evaluator", "Expression", "Name", "parse"]
 
 _ROWS = "csrm_rows"
 _HEAD = f"SELECT true FROM {_ROWS} WHERE\n"
@@ -104,16 +104,6 @@ class Evaluator:
             found = self.engine.sql(f"SELECT {', '.join(wanted)} FROM {_ROWS}").to_arrow_table()
         assert found.num_rows == table.num_rows, (found.num_rows, table.num_rows)
         return np.stack([column.to_numpy(zero_copy_only=False).astype(bool) for column in found.columns], axis=1)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to say of a name that is unknown: those that are like it, else some that there are."""
-    there = sorted(set(known))
-    lower = {one.lower(): one for one in there}
-    like = [lower[one] for one in difflib.get_close_matches(name.lower(), lower, n=3, cutoff=0.5)]
-    if like:
-        return f"did you mean {' or '.join(like)}?"
-    return f"there are: {', '.join(there[:20])}{', …' * (len(there) > 20)}" if there else "there are none"
 
 
 def _engine() -> duckdb.DuckDBPyConnection:
@@ -229,7 +219,7 @@ def _check_function(path: Sequence[str], engine: duckdb.DuckDBPyConnection) -> N
     query = "SELECT function_type, stability, macro_definition, parameters FROM duckdb_functions()"
     found = engine.execute(f"{query} WHERE function_name = ?", [name]).fetchall()
     if not found and name != "unnest":
-        known = [one for [one] in engine.execute("SELECT function_name FROM duckdb_functions()").fetchall()]
+        known = {one for [one] in engine.execute("SELECT function_name FROM duckdb_functions()").fetchall()}
         raise _refusal(f"calls {name}, which is no function; {nearest(name, known)}")
     for kind, stability, definition, parameters in found:
         if kind == "macro":  # a name for another expression, under the same rules; the time of day looks like a column

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.dates import Place, date_option
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -17,12 +19,16 @@ __all__ = ["filter_records"]
 
 
 @click.command(name="filter")
-@click.argument("matrix")
+@click.argument("matrix", type=Place())
 @click.option(
     "-w", "--where", required=True, metavar="EXPR", help="Condition on columns of the matrix and the records."
 )
-@click.option("-o", "--output", metavar="DIR", help="Folder for the records that are kept; running again resumes.")
-@click.option("--rejected", metavar="DIR", help="Folder for the others, each with the conditions that it fails.")
+@click.option(
+    "-o", "--output", type=Place(), metavar="DIR", help="Folder for the records that are kept; running again resumes."
+)
+@click.option(
+    "--rejected", type=Place(), metavar="DIR", help="Folder for the others, each with the conditions that it fails."
+)
 @click.option(
     "--format",
     "kind",
@@ -39,6 +45,7 @@ __all__ = ["filter_records"]
     help="Print N records that would be kept and N that would not; write nothing.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier filter wrote to these folders.")
+@date_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def filter_records(
     matrix: str,

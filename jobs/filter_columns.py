@@ -10,17 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 
 from csrm.errors import InputError, RecordError
 from jobs.columns import SCORES
-from jobs.expressions import Expression, Name, nearest
+from jobs.commits import matrix_files
+from jobs.expressions import Expression, Name
 from jobs.inputs import file_format, partitions
 from jobs.json_columns import common_type, inferred
 from jobs.jsonl import decode_line
 from jobs.matrix import Matrix
+from jobs.nearest import nearest
 from jobs.originals import Lines, Rows
 from jobs.parquet import open_parquet
 from jobs.reading import unchanged
@@ -57,10 +60,10 @@ class Columns:
 
 
 def matrix_schema(matrix: Matrix) -> pa.Schema:
-    """Columns of a matrix and of its folders."""
-    schema = next(matrix.batches(matrix.shards[0])).schema
-    folders = {key for shard in matrix.shards for name in shard["files"] for key in partitions(name)}
-    return pa.schema([*schema, *((key, pa.string()) for key in sorted(folders - {*schema.names}))])
+    """Columns of a matrix and of its folders, whichever files lie in these."""
+    folders = {unquote(key) for shard in matrix.shards for name in matrix_files(shard) for key in partitions(name)}
+    schema = matrix.schema
+    return pa.schema([*schema, *((key, pa.string()) for key in sorted(folders.difference(schema.names)))])
 
 
 def sampled(things: Sequence[Any], number: int) -> list[Any]:
@@ -153,7 +156,7 @@ def _suggestion(name: str, matrix: pa.Schema, source: pa.Schema) -> str:
     """What else may have been meant: a configuration without its p_safe, a name with a slip in it."""
     configurations = [field.name for field in matrix.field("p_safe").type]
     if name in configurations:
-        return f"did you mean p_safe.{name}?"
+        return f"did you mean 'p_safe.{name}'?"
     return nearest(name, [*matrix.names, *source.names])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 from urllib.parse import unquote
@@ -13,10 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from csrm.configurations import Clause, Configuration
+from csrm.conversations import RecordColumns
 from csrm.errors import InputError
 from jobs.commits import MANIFEST, Commit, matrix_files, read_commits
 from jobs.inputs import InputFile, partitions
 from jobs.manifest import FORMAT
+from jobs.options import ScoreOptions
 from jobs.shards import Shard
 from jobs.storage import Folder, open_file, open_location, readable, size_of
 
@@ -72,6 +75,17 @@ class Matrix:
         """Whether cells name the clause that they violate most."""
         return any(commit["explain"] for commit in self.shards)
 
+    @property
+    def schema(self) -> pa.Schema:
+        """Of its rows, the columns of folders last.
+
+        Raises:
+            InputError: A file of the matrix is damaged, gone, or not to be reached.
+        """
+        name = matrix_files(self.shards[0])[0]
+        with self._opened(name) as file:
+            return pa.schema([*file.schema_arrow, *((unquote(key), pa.string()) for key in partitions(name))])
+
     def batches(self, shard: Commit, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield a shard's rows, some thousands at a time, with the values of its folders as columns of text.
 
@@ -83,10 +97,8 @@ class Matrix:
             InputError: A file of the matrix is damaged, gone, or not to be reached.
         """
         for name in matrix_files(shard):
-            url = f"{self.folder.url}/{name}"
-            filesystem, path = open_location(url)
-            folders = {key: unquote(value) for key, value in partitions(name).items()}
-            with readable(url), open_file(filesystem, path) as raw, pq.ParquetFile(raw) as file:
+            folders = {unquote(key): unquote(value) for key, value in partitions(name).items()}
+            with self._opened(name) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                     table = pa.Table.from_batches([batch])
                     for key, value in folders.items():
@@ -98,8 +110,21 @@ class Matrix:
         table = pa.concat_tables(self.batches(shard, columns), promote_options="permissive")
         return table.take(pc.sort_indices(table["row"]))  # stable: the rows of one record stay in order
 
+    @property
+    def options(self) -> ScoreOptions:
+        """Those of the last run."""
+        options = self.manifest["options"]
+        return ScoreOptions(**{**options, "columns": RecordColumns(**options["columns"])})
+
     def source(self, shard: Commit) -> Shard:
         """The rows of the input that a shard of the matrix was made of."""
         root, mark = self.manifest["input"].rstrip("/"), shard["mark"]
         file = InputFile(url=f"{root}/{shard['source']}", source=shard["source"], mark=mark, size=size_of(mark))
         return Shard.of(file, num_rows=shard["num_records"], **shard["place"])
+
+    @contextmanager
+    def _opened(self, name: str) -> Iterator[pq.ParquetFile]:
+        url = f"{self.folder.url}/{name}"
+        filesystem, path = open_location(url)
+        with readable(url), open_file(filesystem, path) as raw, pq.ParquetFile(raw) as file:
+            yield file

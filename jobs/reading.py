@@ -26,7 +26,7 @@ from jobs.jsonl import Line, decode_line, line_head, open_lines, record_lines
 from jobs.limits import MAX_SHARD_BYTES, MAX_TEXT_CHARACTERS, RAW_BYTES
 from jobs.local_copies import local_model
 from jobs.losses import UnreadableError
-from jobs.options import RECORD_COLUMNS
+from jobs.options import RECORD_COLUMNS, ScoreOptions
 from jobs.parquet import open_parquet, read_ranges, sound_rows
 from jobs.remote import retried
 from jobs.shards import Shard
@@ -76,7 +76,7 @@ class Reader:
             rest = list(together)
             try:
                 with outlived(self.job.target, together[0].shard.id, self.job.generation):
-                    for records in read_pass([work.shard for work in together], self.job):
+                    for records in read_pass([work.shard for work in together], self.job.options):
                         rows, encoded = encode_records(rest[0].shard, records, self.job, self.encoder)
                         yield _row(rest.pop(0), rows, encoded.to_arrow())
             except UnreadableError as error:
@@ -98,7 +98,7 @@ def _row(
     )
 
 
-def read_pass(shards: Sequence[Shard], job: Job) -> Iterator[Records]:
+def read_pass(shards: Sequence[Shard], options: ScoreOptions) -> Iterator[Records]:
     """Read shards that lie in one pass over a file, in order.
 
     Raises:
@@ -110,7 +110,7 @@ def read_pass(shards: Sequence[Shard], job: Job) -> Iterator[Records]:
     assert kind is not None, url
     with unchanged(shards[0]) as raw:
         if kind.records == "parquet":
-            found = _read_parquet(raw, shards, job)
+            found = _read_parquet(raw, shards, options)
         else:
             found = read_jsonl(raw, shards, kind.compression)
         for shard, records in zip(shards, found, strict=True):
@@ -213,8 +213,7 @@ def _kept(records: Records, field: pa.Field, origins: pa.Array) -> pa.ChunkedArr
     return column.cast(field.type).take(origins)
 
 
-def _read_parquet(raw: Any, shards: Sequence[Shard], job: Job) -> Iterator[Records]:
-    options = job.options
+def _read_parquet(raw: Any, shards: Sequence[Shard], options: ScoreOptions) -> Iterator[Records]:
     with open_parquet(raw, shards[0].url) as file:
         names = file.schema_arrow.names
         wanted = [name for name in names if name in RECORD_COLUMNS or name in options.named_columns]

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from jobs.dates import Place, date_option
+
 __all__ = ["execute", "score"]
 
 
@@ -16,16 +18,24 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
 
 
 @click.command()
-@click.argument("input")
+@click.argument("input", type=Place())
 @click.option(
     "-c",
     "--configurations",
     required=True,
+    type=Place(),
     metavar="PATH",
     help="Safety configurations: a file or folder of YAML, Markdown or text.",
 )
-@click.option("-o", "--output", required=True, metavar="DIR", help="Folder for the matrix; running again resumes.")
-@click.option("-m", "--model", metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=Place(),
+    metavar="DIR",
+    help="Folder for the matrix; running again resumes.",
+)
+@click.option("-m", "--model", type=Place(), metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]")
 @click.option("--id-column", metavar="C", help="Column that names a record.  [default: file and row number]")
 @click.option("--keep-columns", callback=split_names, metavar="A,B", help="Input columns to carry into the matrix.")
 @click.option("--partition-by", callback=split_names, metavar="C,D", help="Input columns whose values become folders.")
@@ -67,6 +77,7 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     metavar="R",
     help="Share of records that may end without scores before the exit code is 3.",
 )
+@date_option
 @click.option("--s3-endpoint", metavar="URL", help="S3-compatible store of all s3:// places.  [default: AWS's own]")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to the output folder.")
 @click.option("--prune", is_flag=True, help="Drop columns of configurations that are not among those given.")
@@ -87,6 +98,7 @@ def score(dry_run: bool, s3_endpoint: str | None, **settings: Any) -> None:
     Examples:
       csrm score chats.jsonl --configurations policies/ --output runs/chats
       csrm score s3://lake/chats/ -c policies/ -o s3://lake/matrix/ --keep-columns lang,user --explain
+      csrm score 's3://lake/chats/date={date}/' -c policies/ -o 's3://lake/matrix/date={date}' --date yesterday
       csrm score 'chats/*.parquet' -c policy.md -o runs/trial --limit 1000 --dry-run
     """
     if s3_endpoint:

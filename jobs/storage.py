@@ -12,6 +12,7 @@ import io
 import os
 import platform
 import re
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,7 @@ __all__ = [
     "mark_of",
     "open_file",
     "open_location",
+    "publish_file",
     "readable",
     "refuse_secrets",
     "size_of",
@@ -291,3 +293,38 @@ class Folder:
         with _reached(self.url), ThreadPoolExecutor(max_workers=16) as pool:
             for _ in pool.map(remove_one, names):
                 pass
+
+
+def publish_file(content: bytes | Path, location: str) -> None:
+    """Put a file at a path or URL, in place of what is there; it becomes visible whole or not at all.
+
+    Args:
+        content: what is in it, or a local file that is too large to be held in memory.
+        location: where to.
+
+    Raises:
+        TargetError: The place cannot be written to.
+    """
+    filesystem, path = open_location(location)
+    with _writable(location):
+        if isinstance(filesystem, LocalFileSystem):
+            _replace_file(content, Path(path))
+        elif isinstance(content, bytes):
+            retried(filesystem.pipe_file, path, content)
+        else:
+            retried(filesystem.put_file, str(content), path)  # an upload in parts counts once it is completed
+
+
+def _replace_file(content: bytes | Path, path: Path) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    aside.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if isinstance(content, bytes):
+            aside.write_bytes(content)
+        else:
+            shutil.copyfile(content, aside)
+        with aside.open("rb+") as copy:
+            os.fsync(copy.fileno())
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -24,11 +24,20 @@ MANY = "May be given several times."
     "--data",
     multiple=True,
     required=True,
+    type=click.Path(),
     metavar="PATH[@SHARE]",
     help=f"Labelled rows, JSON Lines; PATH@SHARE leaves that share of its prompts out altogether. {MANY}",
 )
-@click.option("--preferences", multiple=True, metavar="PATH", help=f"Pairs of replies to rank, JSON Lines. {MANY}")
-@click.option("--strictness-pairs", metavar="FILE", help="Pairs of guidelines that `csrm strictness` kept.")
+@click.option(
+    "--preferences",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help=f"Pairs of replies to rank, JSON Lines. {MANY}",
+)
+@click.option(
+    "--strictness-pairs", type=click.Path(), metavar="FILE", help="Pairs of guidelines that `csrm strictness` kept."
+)
 @click.option(
     "--contrasts/--no-contrasts",
     default=True,
@@ -60,7 +69,11 @@ MANY = "May be given several times."
 )
 @click.option("--proposer-model", metavar="NAME", help="The model's name on that server.")
 @click.option(
-    "--exclude-prompts", multiple=True, metavar="PATH", help=f"Leave out rows that share a prompt with it. {MANY}"
+    "--exclude-prompts",
+    multiple=True,
+    type=click.Path(),
+    metavar="PATH",
+    help=f"Leave out rows that share a prompt with it. {MANY}",
 )
 @click.option("--backbone", required=True, help="Hugging Face model (folder or hub name), or a CSRM to train on.")
 @click.option(

@@ -3,7 +3,7 @@
     csrm strictness --data … --unfiltered --output pairs.json
     python tests/benchmarks/ablation.py DATA_FOLDER BACKBONE pairs.json --steps 100 >> tests/benchmarks/ablation.jsonl
 
-DATA_FOLDER holds the files of README.md, "Retrain, calibrate, evaluate". Without category augmentation a row meets its
+DATA_FOLDER holds the files of csrm-mini/README.md, "How to retrain". Without category augmentation a row meets its
 own labelled clauses only: none is presumed kept, none is turned into a permission. Prints a JSON line per variant:
 AUROC on held-out rows, pairwise accuracy on held-out pairs of replies, the share of (text, pair of guidelines) whose
 reward is higher under the lenient one, and how far leaving out or allowing the violated clause lowers the unsafe rate.

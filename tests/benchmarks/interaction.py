@@ -5,7 +5,7 @@
 
 From the most interaction between text and rules to the least: a pairwise cross-encoder (one pass per cell), one
 sequence that holds the text and all clauses (as GLiGuard does, arXiv 2605.07982), probe tokens alone, pooled pairs with
-probes, pooled pairs alone. DATA_FOLDER holds the files of README.md, "Retrain, calibrate, evaluate". Prints one JSON
+probes, pooled pairs alone. DATA_FOLDER holds the files of csrm-mini/README.md, "How to retrain". Prints one JSON
 line per contestant: AUROC on held-out rows, and the backbone tokens that a cell costs where every record of 256 tokens
 meets 64 configurations of four clauses of 40 tokens.
 """

@@ -2,7 +2,7 @@
 
     python tests/benchmarks/ladder.py DATA_FOLDER BACKBONE --steps 120 >> tests/benchmarks/ladder.jsonl
 
-DATA_FOLDER holds the files of README.md, "Retrain, calibrate, evaluate". A quarter of rbr_train's prompts is kept
+DATA_FOLDER holds the files of csrm-mini/README.md, "How to retrain". A quarter of rbr_train's prompts is kept
 out. Prints one JSON line per number of probes.
 """
 

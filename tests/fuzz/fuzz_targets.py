@@ -120,11 +120,10 @@ def plan_and_read(suffix, data, shard_rows):
     assert all(0 < shard.num_rows <= shard_rows for shard in plan.shards)
     ends = [0, *(shard.row_start + shard.num_rows for shard in plan.shards)]
     assert [shard.row_start for shard in plan.shards] == ends[:-1]
-    job = SimpleNamespace(options=OPTIONS)
     for together in group_passes(Work(shard, ()) for shard in plan.shards[:1000]):
         broken = None
         try:
-            for records in read_pass([work.shard for work in together], job):
+            for records in read_pass([work.shard for work in together], OPTIONS):
                 json.dumps([records.raw(n) is None for n in range(len(records.values))])
         except UnreadableError as error:
             broken = error

@@ -30,7 +30,6 @@ BOMB_MIB = 320
 # Plans a file and reads it as planned; prints what became of it and by how many MiB its peak of memory rose.
 READ = """
 import json, resource, sys
-from types import SimpleNamespace
 import jobs.remote, s3fs, pyarrow.parquet
 from csrm.errors import RecordError
 from jobs.columns import Work, group_passes
@@ -51,7 +50,7 @@ errors, raw, num_records = [], [], 0
 lost = [one.reason for one in plan.lost]
 for together in group_passes(Work(shard, ()) for shard in plan.shards):
     try:
-        for records in read_pass([work.shard for work in together], SimpleNamespace(options=options)):
+        for records in read_pass([work.shard for work in together], options):
             num_records += len(records.values)
             for index, value in enumerate(records.values):
                 if isinstance(value, RecordError):
@@ -236,10 +235,8 @@ def test_parquet_rows_that_are_no_text_are_errors_and_spoil_no_other(tmp_path):
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": texts}), path)
     [described] = list_inputs(str(path)).files
-    [records] = read_pass(
-        plan_file(described, 100).shards,
-        SimpleNamespace(options=ScoreOptions(input="i", configurations="c", output="o")),
-    )
+    options = ScoreOptions(input="i", configurations="c", output="o")
+    [records] = read_pass(plan_file(described, 100).shards, options)
     assert [records.values[0], records.values[2]] == [{"text": "good"}, {"text": "fine"}]
     assert str(records.values[1]) == "not UTF-8"
 
@@ -289,7 +286,7 @@ def test_conversations_in_lists_are_read_across_row_groups(tmp_path):
     found = [
         value["messages"]
         for together in group_passes(Work(shard, ()) for shard in shards)
-        for records in read_pass([work.shard for work in together], SimpleNamespace(options=options))
+        for records in read_pass([work.shard for work in together], options)
         for value in records.values
     ]
     assert found == talks

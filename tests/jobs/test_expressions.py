@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from csrm.errors import InputError
-from jobs.expressions import Evaluator, nearest, parse
+from jobs.expressions import Evaluator, parse
 
 ROWS = pa.table(
     {
@@ -85,7 +85,7 @@ def test_columns_are_those_named_and_no_parameters_of_lambdas():
         ("a = $1", "has a parameter"),
         ("a = #1", "has a column by number"),
         ("a -> '$.b' = 1", "has an arrow"),
-        ("lowr(a) = 'x'", "calls lowr, which is no function; did you mean lower"),
+        ("lowr(a) = 'x'", "calls lowr, which is no function; did you mean 'lower'"),
         ("error('x') = 1", "calls error, which is not"),
         ("sleep_ms(1) = 1", "calls sleep_ms, which is not"),
         ("(" * 3000 + "a" + ")" * 3000, "cannot be read|is nested"),
@@ -144,9 +144,3 @@ def test_the_engine_reaches_nothing_outside(tmp_path):
 def test_times_are_those_of_no_machine(monkeypatch):
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     assert passed("'2020-01-01 00:00:00+00'::timestamptz::varchar like '2020-01-01 00:%'") == [[True]] * 3
-
-
-def test_unknown_names_get_the_nearest_ones():
-    assert nearest("children_ap", ["children_app", "legal"]) == "did you mean children_app?"
-    assert nearest("zzz", ["b", "a"]) == "there are: a, b"
-    assert nearest("zzz", []) == "there are none"

@@ -312,11 +312,11 @@ def test_a_terminal_obeys_no_record(tmp_path, score, keep):
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("p_safe.gam >= 0.5", "no configuration 'gam'; did you mean game?"),
-        ("game >= 0.5", "names game, which is no column; did you mean p_safe.game?"),
-        ("p_saf.game >= 0.5", "names p_saf, which is no column; did you mean p_safe?"),
-        ("lng = 'en'", "names lng, which is no column; did you mean lang"),
-        ("record.lng = 'en'", "names record.lng, which the records have not; did you mean lang"),
+        ("p_safe.gam >= 0.5", "no configuration 'gam'; did you mean 'game'"),
+        ("game >= 0.5", "names game, which is no column; did you mean 'p_safe.game'"),
+        ("p_saf.game >= 0.5", "names p_saf, which is no column; did you mean 'p_safe'"),
+        ("lng = 'en'", "names lng, which is no column; did you mean 'lang'"),
+        ("record.lng = 'en'", "names record.lng, which the records have not; did you mean 'lang'"),
         ("record is null", "names record alone"),
         ("N > 1 and n < 3 and Row > 1", None),
         ("p_safe.game", "p_safe.game is a FLOAT, not a condition"),

@@ -84,3 +84,9 @@ def test_a_damaged_part_is_named(matrix):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(InputError, match=f"{path}: cannot be read"):
         list(matrix.batches(matrix.shards[2]))
+
+
+def test_the_schema_is_that_of_the_rows(matrix):
+    rows = matrix.read(matrix.shards[0])
+    assert matrix.schema.names == rows.column_names
+    assert matrix.schema.field("date").type == "string"

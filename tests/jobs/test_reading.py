@@ -37,7 +37,7 @@ def read(make_job, tmp_path, model_folder):
         tables, num_encoded = [], 0
         for together in group_passes(Work(shard, ()) for shard in plan.shards):
             shards = [work.shard for work in together]
-            for shard, records in zip(shards, read_pass(shards, job), strict=True):
+            for shard, records in zip(shards, read_pass(shards, job.options), strict=True):
                 rows, encoded = encode_records(shard, records, job, encoder)
                 assert encoded.num_records == rows.num_rows
                 num_encoded += encoded.num_windows
@@ -166,7 +166,7 @@ def test_a_file_that_changed_since_it_was_planned_is_not_read(make_job, tmp_path
     shards = plan_files(list_inputs(str(path)).files, 100).shards
     path.write_bytes(lines(*TEXTS, *TEXTS)) if change == "grown" else path.unlink()
     with pytest.raises(InputError, match=r"a.jsonl: (changed while the job ran|no such file)"):
-        list(read_pass(shards, make_job()))
+        list(read_pass(shards, make_job().options))
 
 
 def test_reader_skips_shards_that_are_not_asked_for(make_job, tmp_path):

@@ -1,0 +1,78 @@
+"""Nightly places: `{date}` in a path or URL is the day that `--date` names, `{date-7}` the one a week before."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from typing import Any, TypeVar
+
+import click
+
+__all__ = ["Place", "date_option", "fill", "read_date"]
+
+_TEMPLATE = re.compile(r"\{date(?:-(\d{1,4}))?\}")
+_META = "csrm.date"
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def read_date(text: str, today: date) -> date:
+    """The day that `today`, `yesterday` or `2026-11-20` names.
+
+    Raises:
+        ValueError: It is none of these.
+    """
+    named = {"today": today, "yesterday": today - timedelta(days=1)}
+    if text in named:
+        return named[text]
+    if not re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        raise ValueError(text)
+    return date.fromisoformat(text)
+
+
+def fill(place: str, day: date | None) -> str:
+    """Put days into a path or URL.
+
+    Raises:
+        ValueError: It has a template, and no day was given.
+    """
+
+    def shown(match: re.Match[str]) -> str:
+        if day is None:
+            raise ValueError(f"{place}: which date? give --date yesterday, or a day as in --date 2026-11-20")
+        return (day - timedelta(days=int(match[1] or 0))).isoformat()
+
+    return _TEMPLATE.sub(shown, place)
+
+
+class Place(click.Path):
+    """A path or URL, in which `{date}` is filled in; shells complete it as a file."""
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """Check and fill."""
+        place = super().convert(value, parameter, context)
+        try:
+            return fill(str(place), context.meta.get(_META) if context else None)
+        except (ValueError, OverflowError) as error:
+            self.fail(str(error), parameter, context)
+
+
+def _note(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value is None:
+        return
+    try:
+        context.meta[_META] = read_date(value, datetime.now(UTC).date())
+    except ValueError:
+        raise click.BadParameter(f"{value!r} is neither today, yesterday nor a day as 2026-11-20") from None
+
+
+def date_option(command: Command) -> Command:
+    """Give a command `--date`, which is read before all places."""
+    return click.option(
+        "--date",
+        is_eager=True,
+        expose_value=False,
+        callback=_note,
+        metavar="DAY",
+        help="What {date} in a path or URL is: today, yesterday (UTC) or 2026-11-20; {date-7} is a week before.",
+    )(command)
