@@ -14,6 +14,7 @@ from jobs.completion import completion
 from jobs.configurations import configurations
 from jobs.demo import demo
 from jobs.evaluate import evaluate
+from jobs.filter import filter_records
 from jobs.pairs import pairs
 from jobs.report.command import report
 from jobs.score import score
@@ -66,6 +67,7 @@ cli.add_command(calibrate)
 cli.add_command(evaluate)
 cli.add_command(bench)
 cli.add_command(configurations)
+cli.add_command(filter_records)
 cli.add_command(report)
 cli.add_command(pairs)
 cli.add_command(completion)

@@ -181,7 +181,8 @@ def sound_rows(table: pa.Table) -> tuple[pa.Table, dict[int, RecordError]]:
     }
     beyond = f"the shard's rows have more than {MAX_DECODED_BYTES:,} bytes before this one; use a smaller --shard-rows"
     errors |= {int(row): RecordError(beyond) for row in np.flatnonzero(is_beyond)}
-    table = _without(table, errors).cast(spelled_out(table.schema))
+    nullable = pa.schema([field.with_nullable(True) for field in spelled_out(table.schema)])
+    table = _without(table, errors).cast(nullable)
     broken = {row: RecordError("not UTF-8") for row in _not_utf8(table)}
     return _without(table, broken), errors | broken
 

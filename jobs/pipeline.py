@@ -30,7 +30,18 @@ from jobs.shards import FilePlan
 from jobs.termination import kept_handler
 from jobs.writing import Writer
 
-__all__ = ["Outcome", "Pools", "cluster", "map_in_tasks", "score_shards", "size_pools"]
+__all__ = [
+    "MAX_BLOCKS",
+    "Outcome",
+    "Pools",
+    "Stage",
+    "cluster",
+    "configure_ray_data",
+    "map_in_tasks",
+    "original_errors",
+    "score_shards",
+    "size_pools",
+]
 
 MAX_THREADS = 8
 """Threads of one replica; short passes do not use more."""
@@ -198,7 +209,7 @@ def map_in_tasks(function: Callable[[Any], FilePlan], files: Sequence[Any]) -> I
     task = ray.remote(num_cpus=1)(lambda part: [function(file) for file in part])
     size = max(1, len(files) // 256)
     parts = [files[start : start + size] for start in range(0, len(files), size)]
-    with _original_errors():
+    with original_errors():
         for reference in [task.remote(part) for part in parts]:
             yield from ray.get(reference)
 
@@ -212,7 +223,7 @@ def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
     import ray
     from ray.data import ActorPoolStrategy
 
-    _configure_ray_data()
+    configure_ray_data()
     resources = ray.cluster_resources()
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     replica_bytes = REPLICA_BYTES + 4 * job.model.num_bytes
@@ -252,7 +263,7 @@ def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
             num_cpus=WRITE_SHARE,
         )
     )
-    with _original_errors():
+    with original_errors():
         for row in results.iter_rows():
             yield Outcome.from_row(row)
 
@@ -265,7 +276,8 @@ def _blocks(work: Sequence[Work]) -> list[pa.Table]:
     return [pa.Table.from_pylist([one.to_row() for together in part for one in together]) for part in parts]
 
 
-def _configure_ray_data() -> None:
+def configure_ray_data() -> None:
+    """Have Ray Data hand on rows one by one, keep quiet, and raise what a worker raised."""
     from ray.data import DataContext
 
     context = DataContext.get_current()
@@ -282,7 +294,7 @@ def _configure_ray_data() -> None:
 
 
 @contextlib.contextmanager
-def _original_errors() -> Iterator[None]:
+def original_errors() -> Iterator[None]:
     """Raise a worker's CSRMError as it was, without Ray's traceback around it."""
     from ray.exceptions import RayTaskError
 

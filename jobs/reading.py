@@ -11,8 +11,9 @@ import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import pyarrow as pa
 
@@ -36,7 +37,7 @@ from jobs.tables import to_bytes
 if TYPE_CHECKING:
     from csrm.encoding import EncodedConversations, Encoder
 
-__all__ = ["Reader", "Records", "encode_records", "read_pass"]
+__all__ = ["Reader", "Records", "as_text", "encode_records", "read_jsonl", "read_pass", "unchanged"]
 
 
 class Records(NamedTuple):
@@ -109,19 +110,31 @@ def read_pass(shards: Sequence[Shard], options: ScoreOptions) -> Iterator[Record
     url = shards[0].url
     kind = file_format(url)
     assert kind is not None, url
-    filesystem, path = open_location(url)
-    with readable(url):
-        if mark_of(retried(filesystem.info, path)) != shards[0].mark:
-            raise UnreadableError(f"{url}: changed while the job ran; run it again")
+    with unchanged(shards[0]) as raw:
+        if kind.records == "parquet":
+            found = _read_parquet(raw, shards, options)
+        else:
+            found = read_jsonl(raw, shards, kind.compression)
+        for shard, records in zip(shards, found, strict=True):
+            if len(records.values) != shard.num_rows:
+                raise UnreadableError(f"{url}: ends after {shard.row_start + len(records.values)} rows; run again")
+            yield records
+
+
+@contextmanager
+def unchanged(shard: Shard) -> Iterator[BinaryIO]:
+    """Open the file that a shard lies in.
+
+    Raises:
+        UnreadableError: It cannot be read, or is not the one that was planned.
+        InputError: Access is denied.
+    """
+    filesystem, path = open_location(shard.url)
+    with readable(shard.url):
+        if mark_of(retried(filesystem.info, path)) != shard.mark:
+            raise UnreadableError(f"{shard.url}: changed while the job ran; run it again")
         with open_file(filesystem, path) as raw:
-            if kind.records == "parquet":
-                found = _read_parquet(raw, shards, options)
-            else:
-                found = _read_jsonl(raw, shards, kind.compression)
-            for shard, records in zip(shards, found, strict=True):
-                if len(records.values) != shard.num_rows:
-                    raise UnreadableError(f"{url}: ends after {shard.row_start + len(records.values)} rows; run again")
-                yield records
+            yield raw
 
 
 def encode_records(shard: Shard, records: Records, job: Job, encoder: Encoder) -> tuple[pa.Table, EncodedConversations]:
@@ -220,7 +233,8 @@ def _read_parquet(raw: Any, shards: Sequence[Shard], options: ScoreOptions) -> I
             yield Records(values, table)
 
 
-def _read_jsonl(raw: Any, shards: Sequence[Shard], compression: str | None) -> Iterator[Records]:
+def read_jsonl(raw: Any, shards: Sequence[Shard], compression: str | None) -> Iterator[Records]:
+    """Read shards of JSON Lines that lie in one pass over a file, in order; short where it ends early."""
     first = shards[0]
     if compression is None:  # then each shard is a pass of its own, and its bytes are known
         raw.seek(first.byte_start)

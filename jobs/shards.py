@@ -26,7 +26,7 @@ from jobs.parquet import check_footer, open_parquet, row_ranges, rows_within, sp
 from jobs.remote import is_denied, is_transport
 from jobs.storage import BROKEN, first_line, open_file, open_location, readable, size_of
 
-__all__ = ["FilePlan", "Plan", "Shard", "default_shard_rows", "plan_file", "plan_files"]
+__all__ = ["FilePlan", "Plan", "Shard", "default_shard_rows", "first_lines", "plan_file", "plan_files"]
 
 _SAMPLE_ROWS = 1000
 _RECORD_BYTES = 1024
@@ -225,7 +225,7 @@ def _plan_jsonl(
 ) -> FilePlan:
     filesystem, path = open_location(file.url)
     with open_file(filesystem, path) as raw:
-        sample = _first_lines(raw, compression, _SAMPLE_ROWS if named_columns else 1)
+        sample = first_lines(raw, compression, _SAMPLE_ROWS if named_columns else 1)
     if sample:
         refuse_array(sample[0], file.url)
     shards: list[Shard] = []
@@ -250,7 +250,7 @@ def _plan_jsonl(
     return FilePlan(shards, None, _columns(sample, named_columns), tuple(lost))
 
 
-def _first_lines(raw: BinaryIO, compression: str | None, number: int) -> list[Line]:
+def first_lines(raw: BinaryIO, compression: str | None, number: int) -> list[Line]:
     """The first records, fewer where the file breaks off; what it breaks off with is met again when it is counted."""
     found: list[Line] = []
     with contextlib.suppress(*BROKEN):

@@ -7,7 +7,8 @@ import pyarrow.parquet as pq
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.parquet import read_ranges, row_ranges
+from jobs.limits import MAX_RECORD_BYTES
+from jobs.parquet import read_ranges, row_ranges, sound_rows
 
 GROUPS = st.lists(st.integers(0, 40), max_size=8)
 
@@ -66,3 +67,11 @@ def test_reading_gives_the_rows_of_each_range(group_rows, shard_rows, skipped):
 
 def test_a_file_that_ends_early_gives_short_tables():
     assert [table.num_rows for table in read_ranges(parquet_file([10]), [(0, 8), (8, 8), (16, 8)], ["n"])] == [8, 2, 0]
+
+
+def test_a_row_that_is_too_large_may_lie_in_a_column_that_cannot_be_null():
+    field = pa.field("text", pa.string(), nullable=False)
+    table = pa.table([pa.array(["a", "x" * (MAX_RECORD_BYTES + 1)])], schema=pa.schema([field]))
+    sound, errors = sound_rows(table)
+    assert sound["text"].to_pylist() == ["a", None]
+    assert list(errors) == [1]

@@ -17,9 +17,9 @@ from jobs.pipeline import (
     Stage,
     _blocks,
     _check_reachable,
-    _configure_ray_data,
-    _original_errors,
+    configure_ray_data,
     map_in_tasks,
+    original_errors,
     size_pools,
 )
 from jobs.shards import Shard
@@ -84,10 +84,10 @@ def test_a_workers_error_arrives_as_it_was_raised():
     def fail(error):
         raise error
 
-    with pytest.raises(InputError) as caught, _original_errors():
+    with pytest.raises(InputError) as caught, original_errors():
         ray.get(fail.remote(InputError("a.jsonl: broken; mend it")))
     assert str(caught.value) == "a.jsonl: broken; mend it"
-    with pytest.raises(ZeroDivisionError), _original_errors():
+    with pytest.raises(ZeroDivisionError), original_errors():
         ray.get(fail.remote(ZeroDivisionError("a bug of ours")))
 
 
@@ -117,10 +117,10 @@ def test_a_failed_start_is_raised_by_the_first_call(broken):
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 @pytest.mark.usefixtures("running_cluster")
 def test_a_failed_start_reaches_the_driver_through_ray_data_as_one_line(broken):
-    _configure_ray_data()
+    configure_ray_data()
     rows = ray.data.from_items([1]).map_batches(
         broken, fn_constructor_args=("a",), compute=ray.data.ActorPoolStrategy(size=1), num_cpus=0.2
     )
-    with pytest.raises(InputError) as caught, _original_errors():
+    with pytest.raises(InputError) as caught, original_errors():
         list(rows.iter_rows())
     assert str(caught.value) == "a: broken; mend it"

@@ -1,0 +1,149 @@
+"""What a filter is about to do, checked before it does anything: condition, columns, sources, places."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from csrm.errors import InputError
+from jobs.columns import SCORES
+from jobs.expressions import Evaluator, Expression, parse
+from jobs.filter_columns import Columns, matrix_schema, resolve, source_schema
+from jobs.filtering import Task
+from jobs.inputs import file_format
+from jobs.losses import UnreadableError
+from jobs.matrix import Matrix
+from jobs.remote import retried
+from jobs.storage import Folder, mark_of, open_location, readable
+
+__all__ = ["FilterOptions", "Plan", "check_apart", "check_columns", "identity_of", "plan_filter"]
+
+_FORMAT = 1
+_ASKERS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilterOptions:
+    """What to keep, and where."""
+
+    matrix: str
+    """Folder that `csrm score` wrote."""
+    where: str
+    """What a record must be to be kept."""
+    output: str | None = None
+    """Folder for what is kept; a sample has none."""
+    rejected: str | None = None
+    """Folder for the others; None drops them."""
+    to_parquet: bool = False
+    """Whether JSON Lines become Parquet."""
+    overwrite: bool = False
+    """Whether to replace what another filter wrote."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A filter whose condition can be read."""
+
+    options: FilterOptions
+    matrix: Matrix
+    expression: Expression
+    tasks: tuple[Task, ...]
+    """All shards, in order."""
+
+
+def plan_filter(options: FilterOptions) -> Plan:
+    """Read the condition and what the matrix says of itself.
+
+    Raises:
+        InputError: One of them cannot be read.
+    """
+    expression = parse(options.where)
+    matrix = Matrix.open(options.matrix)
+    tasks = tuple(Task(matrix.source(shard), shard) for shard in matrix.shards)
+    return Plan(options=options, matrix=matrix, expression=expression, tasks=tasks)
+
+
+def check_columns(plan: Plan) -> tuple[Columns, pa.Schema | None]:
+    """Return the columns that the condition looks at, and those of JSON Lines that become Parquet.
+
+    Raises:
+        InputError: A source is not what was scored, or the condition does not fit the columns.
+    """
+    _check_sources(plan.tasks)
+    cells = matrix_schema(plan.matrix)
+    shards = [task.shard for task in plan.tasks]
+    lines = [shard for shard in shards if file_format(shard.url).records == "jsonl"]  # type: ignore[union-attr]
+    names_others = any(name[0].lower() not in map(str.lower, cells.names) for name in plan.expression.names)
+    columns = resolve(plan.expression, cells, source_schema(shards) if names_others else pa.schema([]))
+    Evaluator(plan.expression).check(columns.schema)
+    return columns, source_schema(lines) if plan.options.to_parquet and lines else None
+
+
+def _check_sources(tasks: Sequence[Task]) -> None:
+    """Raise where a file is not the one that was scored.
+
+    Raises:
+        InputError: It is not.
+    """
+    shards = list({task.shard.url: task.shard for task in tasks}.values())
+
+    def is_same(url: str, mark: str) -> bool:
+        filesystem, path = open_location(url)
+        try:
+            with readable(url):
+                return mark_of(retried(filesystem.info, path)) == mark
+        except UnreadableError:
+            return False
+
+    with ThreadPoolExecutor(_ASKERS) as pool:
+        same = list(pool.map(lambda shard: is_same(shard.url, shard.mark), shards))
+    if changed := [shard.url for shard, is_same in zip(shards, same, strict=True) if not is_same]:
+        more = f" and {len(changed) - 1:,} other files have" if len(changed) > 1 else " has"
+        raise InputError(
+            f"{changed[0]}{more} changed or gone since it was scored; run csrm score again, then csrm filter"
+        )
+
+
+def check_apart(matrix: Matrix, output: Folder, rejected: Folder | None) -> None:
+    """Raise where one of the folders lies in another.
+
+    Raises:
+        InputError: One does.
+    """
+    given = matrix.manifest["options"]["input"]
+    is_folder = file_format(given) is None and not set("*?[") & set(given)
+    taken = [(matrix.folder.url, "the matrix")] + [(matrix.manifest["input"].rstrip("/"), "the input")] * is_folder
+    for folder, option in ((output, "--output"), *([(rejected, "--rejected")] if rejected is not None else [])):
+        for url, what in taken:
+            if f"{folder.url}/".startswith(f"{url}/") or f"{url}/".startswith(f"{folder.url}/"):
+                raise InputError(f"{folder.url}: lies in the folder of {what}, or that in it; choose another {option}")
+        taken.append((folder.url, option))
+
+
+def identity_of(plan: Plan, rejected: Folder | None) -> dict[str, Any]:
+    """What the output depends on: the condition, and the scores that it looks at."""
+    scores = [name for name in plan.expression.names if name[0].lower() in SCORES]
+    named = None if any(len(name) == 1 for name in scores) else {name[1].lower() for name in scores}
+    cells = [
+        [
+            shard["shard"],
+            shard["num_errors"],
+            shard["rows_of"],
+            {id: column for id, column in sorted(shard["columns"].items()) if named is None or id.lower() in named},
+        ]
+        for shard in plan.matrix.shards
+    ]
+    return {
+        "version": _FORMAT,
+        "where": list(plan.expression.conditions),
+        "format": "parquet" if plan.options.to_parquet else "same",
+        "rejected": None if rejected is None else rejected.url,
+        "matrix": plan.matrix.folder.url,
+        "scores": hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest(),
+    }
