@@ -14,8 +14,8 @@ from jobs.completion import completion
 from jobs.configurations import configurations
 from jobs.demo import demo
 from jobs.evaluate import evaluate
-from jobs.filter import filter_records
-from jobs.pairs import pairs
+from jobs.filter.command import filter_records
+from jobs.pairs.command import pairs
 from jobs.report.command import report
 from jobs.score import score
 from jobs.strictness import strictness

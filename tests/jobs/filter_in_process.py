@@ -5,8 +5,8 @@ import pyarrow as pa
 
 def filter_in_process(tasks, job):
     """Stands in for `filter_shards`."""
-    from jobs.filter_pipeline import Outcome, passes
-    from jobs.filtering import Filterer
+    from jobs.filter.pipeline import Outcome, passes
+    from jobs.filter.worker import Filterer
 
     for outcome in Filterer(job)(pa.table({"tasks": passes(tasks)})):
         [row] = outcome.to_pylist()

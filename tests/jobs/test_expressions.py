@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from csrm.errors import InputError
-from jobs.expressions import Evaluator, parse
+from jobs.filter.expressions import Evaluator, parse
 
 ROWS = pa.table(
     {

@@ -22,7 +22,7 @@ WORDS = ["hello", "kill", "bank", "weather", "pin", "the", "a", "user", *"0123"]
 
 @pytest.fixture(autouse=True)
 def _in_process(in_process):
-    from jobs import filter_pipeline
+    from jobs.filter import pipeline as filter_pipeline
 
     in_process.setattr(filter_pipeline, "filter_shards", filter_in_process)
 
@@ -430,7 +430,7 @@ def test_a_source_that_changed_is_refused(own_corpus, keep, tmp_path):
 
 
 def test_a_source_that_breaks_in_the_run_is_told_and_the_rest_is_kept(own_corpus, keep, tmp_path, monkeypatch):
-    from jobs import filter_pipeline
+    from jobs.filter import pipeline as filter_pipeline
 
     path = tmp_path / "chats" / "c.jsonl.zst"
     data, mark = path.read_bytes(), path.stat()

@@ -117,7 +117,7 @@ def test_a_filter_that_is_killed_ends_with_what_it_would_have_written(corpus, ru
 
 
 def test_records_are_filtered_on_s3(server, connect, score, in_process, tmp_path):
-    from jobs import filter_pipeline
+    from jobs.filter import pipeline as filter_pipeline
     from jobs.storage import Folder
 
     in_process.setattr(filter_pipeline, "filter_shards", filter_in_process)

@@ -8,10 +8,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from jobs import originals
+from jobs.filter import originals
+from jobs.filter.originals import RowsFile, empty_file, read_originals
 from jobs.inputs import InputFile
 from jobs.limits import MAX_RECORD_BYTES
-from jobs.originals import RowsFile, empty_file, read_originals
 from jobs.shards import Shard
 from jobs.storage import mark_of, open_location
 

@@ -178,7 +178,7 @@ def test_every_format_of_the_input_gives_the_same(score, in_process, pairs, tmp_
 
 
 def test_a_compressed_file_is_read_once_for_all_texts(score, in_process, pairs, tmp_path, monkeypatch):
-    from jobs import responses
+    from jobs.pairs import responses
 
     (tmp_path / "in").mkdir()
     with gzip.open(tmp_path / "in/a.jsonl.gz", "wt") as file:

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from csrm.errors import InputError
 from jobs.commits import Commit, commit_name
-from jobs.expressions import Evaluator, Expression
-from jobs.filter_columns import Columns, table_of
+from jobs.filter.columns import Columns, table_of
+from jobs.filter.expressions import Evaluator, Expression
+from jobs.filter.originals import Lines, Rows, empty_file, read_originals
 from jobs.lock import check_generation
 from jobs.losses import UnreadableError
 from jobs.matrix import Matrix
-from jobs.originals import Lines, Rows, empty_file, read_originals
 from jobs.shards import Shard
 from jobs.storage import Folder
 from jobs.writing import lost_shard

@@ -18,13 +18,13 @@ import pyarrow as pa
 from csrm.errors import InputError, RecordError
 from jobs.columns import SCORES
 from jobs.commits import matrix_files
-from jobs.expressions import Expression, Name
+from jobs.filter.expressions import Expression, Name
+from jobs.filter.json_columns import common_type, inferred
+from jobs.filter.originals import Lines, Rows
 from jobs.inputs import file_format, partitions
-from jobs.json_columns import common_type, inferred
 from jobs.jsonl import decode_line
 from jobs.matrix import Matrix
 from jobs.nearest import nearest
-from jobs.originals import Lines, Rows
 from jobs.parquet import open_parquet
 from jobs.reading import unchanged
 from jobs.shards import Shard, first_lines

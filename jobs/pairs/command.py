@@ -98,7 +98,7 @@ def pairs(matrix: str, configuration: str, group_by: str, output: str, as_json: 
     from csrm.errors import InputError
     from csrm.preference_data import PairOptions
     from jobs.matrix import Matrix
-    from jobs.responses import Responses, find_configuration
+    from jobs.pairs.responses import Responses, find_configuration
     from jobs.storage import open_location
 
     if settings["form"] != "pairs" and settings["min_margin"]:

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from csrm.errors import InputError
 from jobs.columns import SCORES
-from jobs.expressions import Evaluator, Expression, parse
-from jobs.filter_columns import Columns, matrix_schema, resolve, source_schema
-from jobs.filtering import Task
+from jobs.filter.columns import Columns, matrix_schema, resolve, source_schema
+from jobs.filter.expressions import Evaluator, Expression, parse
+from jobs.filter.worker import Task
 from jobs.inputs import file_format
 from jobs.losses import UnreadableError
 from jobs.matrix import Matrix

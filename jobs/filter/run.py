@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from rich.console import Console
 
 import csrm
-from jobs import filter_target as target
 from jobs.commits import Commit, write_index
-from jobs.filter_plan import FilterOptions, Plan, check_apart, check_columns, identity_of, plan_filter
-from jobs.filter_summary import FilterTotals
-from jobs.filtering import FilterJob, Task
+from jobs.filter import target
+from jobs.filter.plan import FilterOptions, Plan, check_apart, check_columns, identity_of, plan_filter
+from jobs.filter.summary import FilterTotals
+from jobs.filter.worker import FilterJob, Task
 from jobs.lock import Lock, check_generation
 from jobs.losses import Lost, by_source
 from jobs.progress import PLAIN_INTERVAL_S, clock_time, live_bar
@@ -106,7 +106,7 @@ def _filter(
     pending: Sequence[Task], job: FilterJob, commits: dict[str, Commit], err: Console, stack: ExitStack
 ) -> list[Lost]:
     """Filter shards and add their records to `commits`; return those that could not be read."""
-    from jobs.filter_pipeline import filter_shards
+    from jobs.filter.pipeline import filter_shards
     from jobs.pipeline import cluster
 
     num_records, num_done, lost = sum(task.shard.num_rows for task in pending), 0, []

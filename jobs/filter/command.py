@@ -13,7 +13,7 @@ from jobs.dates import Place, date_option
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from jobs.filter_plan import FilterOptions
+    from jobs.filter.plan import FilterOptions
 
 __all__ = ["filter_records"]
 
@@ -73,9 +73,9 @@ def filter_records(
     """
     from rich.console import Console
 
-    from jobs.filter_plan import FilterOptions
-    from jobs.filter_run import run
-    from jobs.filter_summary import show_filter, sum_line
+    from jobs.filter.plan import FilterOptions
+    from jobs.filter.run import run
+    from jobs.filter.summary import show_filter, sum_line
     from jobs.summary import say
     from jobs.termination import TERMINATED_EXIT, Terminated, terminable
 
@@ -106,8 +106,8 @@ def filter_records(
 
 
 def _show_sample(options: FilterOptions, num_examples: int, as_json: bool, out: Console) -> None:
-    from jobs.filter_sample import sample
-    from jobs.filter_summary import show_examples, show_filter, sum_line
+    from jobs.filter.sample import sample
+    from jobs.filter.summary import show_examples, show_filter, sum_line
     from jobs.summary import say
 
     found = sample(options, num_examples)

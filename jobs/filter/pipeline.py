@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from jobs.commits import Commit
-from jobs.filtering import Filterer, FilterJob, Task
+from jobs.filter.worker import Filterer, FilterJob, Task
 from jobs.losses import Lost
 from jobs.pipeline import MAX_BLOCKS, Stage, configure_ray_data, original_errors
 

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from csrm.errors import RecordError
+from jobs.filter.json_columns import as_column, as_table
 from jobs.inputs import file_format
-from jobs.json_columns import as_column, as_table
 from jobs.limits import MAX_RECORD_BYTES, MAX_SHARD_BYTES
 from jobs.losses import UnreadableError
 from jobs.parquet import open_parquet, read_ranges, sound_rows, spelled_out, text_bytes

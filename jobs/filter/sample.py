@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jobs.expressions import Evaluator
-from jobs.filter_columns import sampled
-from jobs.filter_plan import FilterOptions, Plan, check_columns, plan_filter
-from jobs.filter_summary import Example, FilterTotals
-from jobs.filtering import FilterJob, Judged, Task, judge
+from jobs.filter.columns import sampled
+from jobs.filter.expressions import Evaluator
+from jobs.filter.plan import FilterOptions, Plan, check_columns, plan_filter
+from jobs.filter.summary import Example, FilterTotals
+from jobs.filter.worker import FilterJob, Judged, Task, judge
 
 __all__ = ["Sample", "sample"]
 

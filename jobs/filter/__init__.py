@@ -1,0 +1,1 @@
+"""`csrm filter`: the original records whose cells satisfy a condition."""

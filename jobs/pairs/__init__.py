@@ -1,0 +1,1 @@
+"""`csrm pairs`: alignment data from several scored responses per prompt."""
