@@ -1,6 +1,8 @@
 """`csrm configurations`: lint, show and diff, as people and as programs read them."""
 
 import json
+import shlex
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -82,3 +84,17 @@ def test_a_mistake_is_one_line(run, tmp_path):
     result = run("show", tmp_path / "nowhere.yaml")
     assert result.exit_code == 2
     assert result.output == f"Error: {tmp_path}/nowhere.yaml: no such file or folder; check the path\n"
+
+
+@pytest.mark.parametrize("name", ["lint", "show", "diff"])
+def test_the_examples_of_the_help_run(name, tmp_path, monkeypatch):
+    for folder in ("policies", "policies-2025"):
+        shutil.copytree(SAMPLE_CONFIGURATIONS, tmp_path / folder)
+    monkeypatch.chdir(tmp_path)
+    text = CliRunner().invoke(cli, ["configurations", name, "-h"]).output
+    examples = [line.strip() for line in text.partition("Example")[2].splitlines() if line.strip().startswith("csrm ")]
+    assert examples
+    for line in examples:
+        result = CliRunner().invoke(cli, shlex.split(line)[1:])
+        assert result.exit_code == 0, result.output
+        assert result.stdout
