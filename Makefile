@@ -10,7 +10,7 @@ demo: .venv/installed
 test: .venv/installed-tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-# Every random fault with five seeds, and the driver killed twenty times in a row; half an hour.
+# Every random fault with five seeds, and the driver killed twenty times in a row; an hour.
 faults: .venv/installed-tests
 	$(BIN)/python -m pytest tests/jobs/faults --fault-rounds 5 $(PYTEST_ARGS)
 
