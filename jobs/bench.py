@@ -103,6 +103,7 @@ def measure(folder: str | None, options: BenchOptions) -> dict[str, Any]:
         "model": model.name,
         "num_probes": model.layout.num_probes,
         "device": str(model.device),
+        "device_name": _device_name(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
         "versions": {
@@ -114,6 +115,12 @@ def measure(folder: str | None, options: BenchOptions) -> dict[str, Any]:
         "max_difference_to_reference": difference,
         "rows": rows,
     }
+
+
+def _device_name(device: Any) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or str(device)
 
 
 def _timed(runs: Sequence[Callable[[], None]], repeats: int) -> list[dict[str, float]]:

@@ -109,4 +109,3 @@ def show_estimate(
     console.print(table)
     for warning in found.warnings if found else []:
         say(console, f"warning: {printable(warning, 500)}")
-    say(console, "dry run: nothing was written")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -38,6 +39,9 @@ from jobs.shards import Plan, Shard, default_shard_rows, plan_files
 from jobs.storage import Folder, absolute, open_location
 from jobs.summary import Totals, say, show_totals, sum_commits
 from jobs.writing import align_columns
+
+if TYPE_CHECKING:
+    from jobs.costs import Measured
 
 __all__ = ["ERROR_RATE_EXIT", "MISSING_EXIT", "dry_run", "run"]
 
@@ -113,12 +117,19 @@ def _judge_losses(totals: Totals, lost: Sequence[Lost], plan: Plan, options: Sco
     return ERROR_RATE_EXIT
 
 
-def dry_run(options: ScoreOptions, out: Console) -> None:
+def dry_run(options: ScoreOptions, out: Console, bench: Measured | None = None, per_hour: float | None = None) -> None:
     """Print what a run would do, from a plan and a short measurement; write nothing.
+
+    Args:
+        options: of the run.
+        out: where to.
+        bench: how fast other machines are, for what the run would take there.
+        per_hour: price of one of them.
 
     Raises:
         CSRMError: What the user can mend.
     """
+    from jobs.costs import price, show_cost
     from jobs.estimate import estimate, show_estimate
 
     with ExitStack() as stack:
@@ -130,6 +141,10 @@ def dry_run(options: ScoreOptions, out: Console) -> None:
         pending = _remaining(plan, commits, job)
         found = estimate([work.shard for work in pending], job) if pending else None
     show_estimate(found, plan, pending, reasons(pending, commits, replaced, job), job, out)
+    if bench and found:
+        num_tokens = found.tokens_per_record * sum(work.shard.num_rows for work in pending)
+        show_cost(price(num_tokens, len(job.configurations), bench, job.model.name, per_hour), out)
+    say(out, "dry run: nothing was written")
 
 
 def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from jobs.dates import Place, date_option
+
+if TYPE_CHECKING:
+    from jobs.options import ScoreOptions
 
 __all__ = ["execute", "score"]
 
@@ -86,7 +89,14 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     is_flag=True,
     help="Print what would be scored and why, with an estimate of tokens and time; write nothing.",
 )
-def score(dry_run: bool, s3_endpoint: str | None, **settings: Any) -> None:
+@click.option(
+    "--bench", type=Place(), metavar="FILE", help="With --dry-run: what csrm bench printed on the GPUs to use."
+)
+@click.option("--gpu", metavar="NAME", help="With --bench: which of several devices in it, such as h200.")
+@click.option("--price", type=click.FloatRange(0), metavar="P", help="With --bench: what an hour of one device costs.")
+def score(
+    dry_run: bool, s3_endpoint: str | None, bench: str | None, gpu: str | None, price: float | None, **settings: Any
+) -> None:
     """Score every conversation in INPUT under every safety configuration.
 
     INPUT is a file, folder or glob, local or s3://, of Parquet or JSON Lines (plain, .gz, .zst). The
@@ -100,31 +110,40 @@ def score(dry_run: bool, s3_endpoint: str | None, **settings: Any) -> None:
       csrm score s3://lake/chats/ -c policies/ -o s3://lake/matrix/ --keep-columns lang,user --explain
       csrm score 's3://lake/chats/date={date}/' -c policies/ -o 's3://lake/matrix/date={date}' --date yesterday
       csrm score 'chats/*.parquet' -c policy.md -o runs/trial --limit 1000 --dry-run
+      csrm score s3://lake/chats/ -c policies/ -o s3://lake/matrix/ --dry-run --bench bench.jsonl --gpu h200 --price 3.5
     """
     if s3_endpoint:
         os.environ["AWS_ENDPOINT_URL_S3"] = s3_endpoint
-    execute(settings, dry_run=dry_run)
+    if (gpu or price is not None) and bench is None:
+        raise click.UsageError("--gpu and --price need --bench: a file that csrm bench wrote on such a machine")
+    if bench and not dry_run:
+        raise click.UsageError("--bench says what a run would take; add --dry-run")
+    if dry_run:
+        show_plan(settings, bench, gpu, price)
+    else:
+        execute(settings)
 
 
-def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
+def show_plan(settings: dict[str, Any], bench: str | None, gpu: str | None, price: float | None) -> None:
+    """Run `csrm score --dry-run` with the values of its options."""
+    from rich.console import Console
+
+    from jobs import run
+    from jobs.costs import read_bench
+
+    run.dry_run(_options(settings), Console(), read_bench(bench, gpu) if bench else None, price)
+
+
+def execute(settings: dict[str, Any]) -> None:
     """Run `csrm score` with the values of its options, and end the process with its exit code."""
     from rich.console import Console
 
-    from csrm.conversations import RecordColumns
     from jobs import run
-    from jobs.options import ScoreOptions
     from jobs.summary import say
     from jobs.termination import TERMINATED_EXIT, Terminated, terminable
 
-    try:
-        columns = RecordColumns(**{name: settings.pop(f"{name}_column", None) for name in RecordColumns.__slots__})
-        options = ScoreOptions(columns=columns, **settings)
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    options = _options(settings)
     out, err = Console(), Console(stderr=True)
-    if dry_run:
-        run.dry_run(options, out)
-        return
     try:
         with terminable():
             code = run.run(options, out, err)
@@ -133,3 +152,14 @@ def execute(settings: dict[str, Any], *, dry_run: bool = False) -> None:
         say(err, f"{word}; the same command resumes, what is committed stays in {options.output}")
     if code:
         raise click.exceptions.Exit(code)
+
+
+def _options(settings: dict[str, Any]) -> ScoreOptions:
+    from csrm.conversations import RecordColumns
+    from jobs.options import ScoreOptions
+
+    try:
+        columns = RecordColumns(**{name: settings.pop(f"{name}_column", None) for name in RecordColumns.__slots__})
+        return ScoreOptions(columns=columns, **settings)
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
