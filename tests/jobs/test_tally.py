@@ -12,7 +12,7 @@ from jobs.report import tally as tallies
 from jobs.report.tally import NUM_BINS, OTHERS, Tally, tally
 
 NAMES, THRESHOLDS = ["game", "bank", "gone"], [0.5, 0.6, 0.5]
-SCORES = st.none() | st.floats(0, 1, width=32)
+SCORES = st.none() | st.floats(0, 1, width=32) | st.sampled_from([0.5, float(np.float32(0.6))])
 ROWS = st.fixed_dictionaries(
     {
         "p_safe": st.fixed_dictionaries({"game": SCORES, "bank": SCORES}),
