@@ -16,8 +16,7 @@ __all__ = ["stability_by_chance", "stability_index"]
 
 Histogram: TypeAlias = NDArray[np.int64]
 
-Z_95 = 1.6448536269514722
-"""One-sided."""
+Z_95_ONE_SIDED = 1.6448536269514722
 NUM_BINS = 10
 _PSEUDO_COUNT = 0.5
 """Added to every bin, so that an empty one makes no infinity."""
@@ -49,7 +48,7 @@ def stability_by_chance(counts: Histogram, baseline: Histogram) -> float:
     freedom = len(_starts(baseline)) - 1
     if not freedom:
         return 0.0
-    chi_square = freedom * (1 - 2 / (9 * freedom) + Z_95 * math.sqrt(2 / (9 * freedom))) ** 3
+    chi_square = freedom * (1 - 2 / (9 * freedom) + Z_95_ONE_SIDED * math.sqrt(2 / (9 * freedom))) ** 3
     return (1 / n + 1 / m) * chi_square
 
 

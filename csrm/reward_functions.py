@@ -94,8 +94,8 @@ def _wanted(ids: Sequence[str], column: Sequence[str | None] | None, number: int
 
 
 def _conversation(prompt: Any, completion: Any) -> list[Message]:
-    """A prompt with its completion, as text or as messages; nothing, hence no reward, where nothing was completed."""
-    if not isinstance(completion, str) and not len(completion):
+    """A prompt with its completion, as text or as messages; nothing, hence no reward, where no text was completed."""
+    if not isinstance(completion, str) and not (len(completion) and completion[-1].get("content")):
         return []
     history = [Message("user", prompt)] if isinstance(prompt, str) else prompt
     reply = [Message("assistant", completion)] if isinstance(completion, str) else completion

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,7 @@ import pyarrow.parquet as pq
 
 from jobs.commits import Commit, matrix_files
 from jobs.job import Column, Job
-from jobs.shards import Shard
+from jobs.shards import Shard, passes
 from jobs.storage import Folder
 
 __all__ = [
@@ -86,7 +85,7 @@ def plan_work(
 
 def group_passes(work: Iterable[Work]) -> list[list[Work]]:
     """Group what is read in one pass: pieces of a row group, or of a compressed file."""
-    return [list(together) for _, together in groupby(work, key=lambda one: (one.shard.source, one.shard.group))]
+    return passes(work, lambda one: one.shard)
 
 
 def all_columns(job: Job) -> list[str]:

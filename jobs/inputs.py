@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from fsspec import AbstractFileSystem
+from fsspec.utils import glob_translate
 
 from csrm.errors import InputError
 from jobs.listing import walk
@@ -16,7 +17,7 @@ from jobs.options import OUTPUT_COLUMNS
 from jobs.remote import retried
 from jobs.storage import absolute, mark_of, open_location, readable, refuse_secrets
 
-__all__ = ["FileFormat", "InputFile", "Inputs", "file_format", "list_inputs", "partitions"]
+__all__ = ["FileFormat", "InputFile", "Inputs", "file_format", "list_inputs", "partitions", "would_read"]
 
 _RECORDS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -100,6 +101,29 @@ def list_inputs(location: str) -> Inputs:
         if clash := partitions(file.source).keys() & set(OUTPUT_COLUMNS):
             raise InputError(f"{file.url}: partition folder {clash.pop()!r} has the name of a matrix column")
     return Inputs(absolute(filesystem, root), tuple(files))
+
+
+def would_read(place: str, location: str, root: str, sources: Collection[str]) -> bool:
+    """Whether a run over an input reads a file that is put at a place, or files in a folder there.
+
+    Args:
+        place: absolute path or URL.
+        location: the input, as it was given.
+        root: what its files are relative to.
+        sources: these files.
+    """
+    root, name = root.rstrip("/"), location.rstrip("/").rpartition("/")[2]
+    below = f"{place.rstrip('/')}/".removeprefix(f"{root}/").rstrip("/")
+    if glob := _GLOB.search(location):
+        tail = location[location.rfind("/", 0, glob.start()) + 1 :]
+        matches = re.compile(glob_translate(tail)).match
+        above = [below, *map(str, PurePosixPath(below).parents)]
+        in_it = (f"{below}/{part}x{suffix}" for suffix in _RECORDS for part in ("", "x/"))
+        return f"{root}/{below}" == place.rstrip("/") and any(map(matches, (*above, *in_it)))
+    if name in sources:
+        return place == f"{root}/{name}"
+    is_below = place.rstrip("/") == root or f"{root}/{below}" == place.rstrip("/")
+    return is_below and not any(part.startswith((".", "_")) for part in PurePosixPath(below).parts)
 
 
 def _find(filesystem: AbstractFileSystem, path: str, location: str) -> tuple[str, Iterable[dict[str, Any]]]:

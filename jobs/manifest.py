@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -74,20 +75,31 @@ def write_manifest(job: Job, commits: Mapping[str, Commit], seconds: float, lost
 
 
 def archive(job: Job) -> None:
-    """Keep the texts of the job's configurations in the target, by fingerprint: later jobs may not be given them."""
+    """Keep the texts of the job's configurations in the target, by fingerprint: later jobs may not be given them.
+
+    Title and threshold are no part of a fingerprint: what is kept follows them.
+    """
+    texts = {
+        f"{CONFIGURATIONS}/{one.fingerprint}.json": json.dumps(_configuration(one), ensure_ascii=False).encode()
+        for one in job.configurations
+    }
     known = job.target.sizes(CONFIGURATIONS)
-    for configuration in job.configurations:
-        name = f"{CONFIGURATIONS}/{configuration.fingerprint}.json"
-        if name not in known:
-            job.target.publish(name, json.dumps(_configuration(configuration), ensure_ascii=False).encode())
+    kept = job.target.read([name for name in texts if name in known])
+    for name, text in texts.items():
+        if kept.get(name) != text:
+            job.target.publish(name, text)
 
 
 def _archived(job: Job, commits: Iterable[Commit]) -> list[dict[str, Any]]:
-    """Configurations of columns that are not the job's."""
-    columns = _columns(commits, job)
-    fingerprints = {column["configuration"] for name in job.others for column in columns[name]}
-    names = [f"{CONFIGURATIONS}/{fingerprint}.json" for fingerprint in sorted(fingerprints)]
-    return [json.loads(text) for text in job.target.read(names).values()]
+    """Configurations of columns that are not the job's; of several texts under one id, the one of most rows."""
+    num_rows: dict[str, Counter[str]] = {name: Counter() for name in job.others}
+    for commit in commits:
+        for name in job.others:
+            if column := commit["columns"].get(name):
+                num_rows[name][column["configuration"]] += commit["num_rows"]
+    chosen = [max(sorted(counts), key=counts.__getitem__) for counts in num_rows.values() if counts]
+    texts = job.target.read([f"{CONFIGURATIONS}/{fingerprint}.json" for fingerprint in chosen])
+    return [json.loads(text) for text in texts.values()]
 
 
 def _columns(commits: Iterable[Commit], job: Job) -> dict[str, list[Column]]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
-from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,9 +16,11 @@ from csrm.configurations import Clause, Configuration
 from csrm.conversations import RecordColumns
 from csrm.errors import InputError
 from jobs.commits import MANIFEST, Commit, matrix_files, read_commits
-from jobs.inputs import InputFile, partitions
+from jobs.inputs import InputFile, would_read
 from jobs.manifest import FORMAT
+from jobs.nearest import nearest
 from jobs.options import ScoreOptions
+from jobs.partition_folders import folder_values
 from jobs.shards import Shard
 from jobs.storage import Folder, open_file, open_location, readable, size_of
 
@@ -75,6 +76,23 @@ class Matrix:
         """Whether cells name the clause that they violate most."""
         return any(commit["explain"] for commit in self.shards)
 
+    def configuration(self, id: str) -> Configuration:
+        """The one that has an id.
+
+        Raises:
+            InputError: None has; the message names the nearest.
+        """
+        known = {one.id: one for one in self.configurations}
+        if id not in known:
+            raise InputError(f"{self.folder.url}: no configuration {id!r}; {nearest(id, known)}")
+        return known[id]
+
+    @property
+    def folder_keys(self) -> tuple[str, ...]:
+        """Names that partition folders give values to; files may lie in some of them only."""
+        folders = {name.rpartition("/")[0] for shard in self.shards for name in matrix_files(shard)}
+        return tuple(dict.fromkeys(key for folder in sorted(folders) for key in folder_values(f"{folder}/x")))
+
     @property
     def schema(self) -> pa.Schema:
         """Of its rows, the columns of folders last.
@@ -82,22 +100,22 @@ class Matrix:
         Raises:
             InputError: A file of the matrix is damaged, gone, or not to be reached.
         """
-        name = matrix_files(self.shards[0])[0]
-        with self._opened(name) as file:
-            return pa.schema([*file.schema_arrow, *((unquote(key), pa.string()) for key in partitions(name))])
+        with self._opened(matrix_files(self.shards[0])[0]) as file:
+            return pa.schema([*file.schema_arrow, *((key, pa.string()) for key in self.folder_keys)])
 
     def batches(self, shard: Commit, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         """Yield a shard's rows, some thousands at a time, with the values of its folders as columns of text.
 
         Args:
             shard: one of `shards`.
-            columns: to read; None is all. Fields of structs are named with a dot. Those of folders come anyway.
+            columns: to read; None is all. Fields of structs are named with a dot. Those of folders come anyway,
+                of the folders that a file lies in.
 
         Raises:
             InputError: A file of the matrix is damaged, gone, or not to be reached.
         """
         for name in matrix_files(shard):
-            folders = {unquote(key): unquote(value) for key, value in partitions(name).items()}
+            folders = folder_values(name)
             with self._opened(name) as file:
                 for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
                     table = pa.Table.from_batches([batch])
@@ -115,6 +133,18 @@ class Matrix:
         """Those of the last run."""
         options = self.manifest["options"]
         return ScoreOptions(**{**options, "columns": RecordColumns(**options["columns"])})
+
+    def refuse_as_output(self, location: str, option: str = "--output") -> None:
+        """Raise where a run over the input that was scored would read what is written to a place, or has.
+
+        Raises:
+            InputError: It would.
+        """
+        place, root = Folder.at(location).url, self.manifest["input"].rstrip("/")
+        sources = {shard["source"] for shard in self.shards}
+        is_source = place.removeprefix(f"{root}/") in sources
+        if is_source or would_read(place, self.options.input, root, sources):
+            raise InputError(f"{location}: lies in the input, and the next run would read it; choose another {option}")
 
     def source(self, shard: Commit) -> Shard:
         """The rows of the input that a shard of the matrix was made of."""

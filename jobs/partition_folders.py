@@ -13,7 +13,7 @@ from jobs.inputs import partitions
 from jobs.job import Job
 from jobs.shards import Shard
 
-__all__ = ["split"]
+__all__ = ["folder_values", "split"]
 
 _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _MAX_FOLDERS = 1000
@@ -40,6 +40,12 @@ def split(table: pa.Table, shard: Shard, job: Job) -> Iterator[tuple[list[str], 
         )
     for folders in sorted(groups):
         yield [*above, *folders], table.take(groups[folders]).drop_columns(keys)
+
+
+def folder_values(name: str) -> dict[str, str | None]:
+    """The values that the folders of a file of the matrix stand for, null where records had none."""
+    values = {unquote(key): unquote(value) for key, value in partitions(name).items()}
+    return {key: None if value == _NO_VALUE else value for key, value in values.items()}
 
 
 def _folder(key: str, value: str) -> str:

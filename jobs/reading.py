@@ -132,7 +132,7 @@ def unchanged(shard: Shard) -> Iterator[BinaryIO]:
     filesystem, path = open_location(shard.url)
     with readable(shard.url):
         if mark_of(retried(filesystem.info, path)) != shard.mark:
-            raise UnreadableError(f"{shard.url}: changed while the job ran; run it again")
+            raise UnreadableError(f"{shard.url}: changed since it was listed or scored; run csrm score again")
         with open_file(filesystem, path) as raw:
             yield raw
 

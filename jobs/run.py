@@ -26,7 +26,7 @@ from jobs.commits import (
     uncommitted,
     write_index,
 )
-from jobs.inputs import InputFile, Inputs, list_inputs, partitions
+from jobs.inputs import InputFile, Inputs, list_inputs, partitions, would_read
 from jobs.job import Job, kept_schema, read_model_facts
 from jobs.local_copies import load_configurations
 from jobs.lock import Lock, check_generation
@@ -36,7 +36,7 @@ from jobs.options import ScoreOptions
 from jobs.progress import ProgressLine
 from jobs.records import is_aligned, refresh_summary
 from jobs.shards import Plan, Shard, default_shard_rows, plan_files
-from jobs.storage import Folder, absolute, open_location
+from jobs.storage import Folder
 from jobs.summary import Totals, say, show_totals, sum_commits
 from jobs.writing import align_columns
 
@@ -255,8 +255,7 @@ def _check_names(inputs: Inputs, options: ScoreOptions) -> None:
 
 
 def _check_apart(inputs: Inputs, target: Folder, options: ScoreOptions) -> None:
-    is_folder = absolute(*open_location(options.input)).rstrip("/") == inputs.root.rstrip("/")
-    if is_folder and f"{target.url}/".startswith(f"{inputs.root.rstrip('/')}/"):
+    if would_read(target.url, options.input, inputs.root, {file.source for file in inputs.files}):
         raise InputError(
             f"{options.output}: lies inside the input folder, where the next run would read it; choose another --output"
         )

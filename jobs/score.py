@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.dates import Place, date_option
+from jobs.places import Place, date_option, endpoint_option
 
 if TYPE_CHECKING:
     from jobs.options import ScoreOptions
@@ -81,7 +80,7 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     help="Share of records that may end without scores before the exit code is 3.",
 )
 @date_option
-@click.option("--s3-endpoint", metavar="URL", help="S3-compatible store of all s3:// places.  [default: AWS's own]")
+@endpoint_option
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote to the output folder.")
 @click.option("--prune", is_flag=True, help="Drop columns of configurations that are not among those given.")
 @click.option(
@@ -94,9 +93,7 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
 )
 @click.option("--gpu", metavar="NAME", help="With --bench: which of several devices in it, such as h200.")
 @click.option("--price", type=click.FloatRange(0), metavar="P", help="With --bench: what an hour of one device costs.")
-def score(
-    dry_run: bool, s3_endpoint: str | None, bench: str | None, gpu: str | None, price: float | None, **settings: Any
-) -> None:
+def score(dry_run: bool, bench: str | None, gpu: str | None, price: float | None, **settings: Any) -> None:
     """Score every conversation in INPUT under every safety configuration.
 
     INPUT is a file, folder or glob, local or s3://, of Parquet or JSON Lines (plain, .gz, .zst). The
@@ -112,8 +109,6 @@ def score(
       csrm score 'chats/*.parquet' -c policy.md -o runs/trial --limit 1000 --dry-run
       csrm score s3://lake/chats/ -c policies/ -o s3://lake/matrix/ --dry-run --bench bench.jsonl --gpu h200 --price 3.5
     """
-    if s3_endpoint:
-        os.environ["AWS_ENDPOINT_URL_S3"] = s3_endpoint
     if (gpu or price is not None) and bench is None:
         raise click.UsageError("--gpu and --price need --bench: a file that csrm bench wrote on such a machine")
     if bench and not dry_run:

@@ -12,9 +12,9 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import PurePosixPath
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import pyarrow as pa
 
@@ -26,7 +26,7 @@ from jobs.parquet import check_footer, open_parquet, row_ranges, rows_within, sp
 from jobs.remote import is_denied, is_transport
 from jobs.storage import BROKEN, first_line, open_file, open_location, readable, size_of
 
-__all__ = ["FilePlan", "Plan", "Shard", "default_shard_rows", "first_lines", "plan_file", "plan_files"]
+__all__ = ["FilePlan", "Plan", "Shard", "default_shard_rows", "first_lines", "passes", "plan_file", "plan_files"]
 
 _SAMPLE_ROWS = 1000
 _RECORD_BYTES = 1024
@@ -72,6 +72,15 @@ class Shard:
         digest = hashlib.sha256(identity.encode()).hexdigest()[:16]
         name = _UNSAFE.sub("_", PurePosixPath(self.source).name.split(".")[0])[:64]
         return f"{name}-{self.row_start:010d}-{digest}"
+
+
+T = TypeVar("T")
+
+
+def passes(items: Iterable[T], shard_of: Callable[[T], Shard]) -> list[list[T]]:
+    """Group what belongs to shards that are read in one pass: pieces of a row group, or of a compressed file."""
+    groups = groupby(items, key=lambda item: ((shard := shard_of(item)).source, shard.group))
+    return [list(together) for _, together in groups]
 
 
 class FilePlan(NamedTuple):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from jobs.dates import Place, date_option
+from jobs.places import Place, date_option, endpoint_option
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +46,7 @@ __all__ = ["filter_records"]
 )
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier filter wrote to these folders.")
 @date_option
+@endpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def filter_records(
     matrix: str,

@@ -116,10 +116,9 @@ def check_apart(matrix: Matrix, output: Folder, rejected: Folder | None) -> None
     Raises:
         InputError: One does.
     """
-    given = matrix.manifest["options"]["input"]
-    is_folder = file_format(given) is None and not set("*?[") & set(given)
-    taken = [(matrix.folder.url, "the matrix")] + [(matrix.manifest["input"].rstrip("/"), "the input")] * is_folder
+    taken = [(matrix.folder.url, "the matrix")]
     for folder, option in ((output, "--output"), *([(rejected, "--rejected")] if rejected is not None else [])):
+        matrix.refuse_as_output(folder.url, option)
         for url, what in taken:
             if f"{folder.url}/".startswith(f"{url}/") or f"{url}/".startswith(f"{folder.url}/"):
                 raise InputError(f"{folder.url}: lies in the folder of {what}, or that in it; choose another {option}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.dates import Place, date_option
+from jobs.places import Place, date_option, endpoint_option
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -77,6 +77,7 @@ def output_file(_: click.Context, __: click.Parameter, value: str) -> str:
     "-o", "--output", required=True, type=Place(), callback=output_file, metavar="FILE", help=".jsonl or .parquet."
 )
 @date_option
+@endpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def pairs(matrix: str, configuration: str, group_by: str, output: str, as_json: bool, **settings: Any) -> None:
     """Make alignment data of a MATRIX with several responses per prompt.
@@ -98,7 +99,7 @@ def pairs(matrix: str, configuration: str, group_by: str, output: str, as_json: 
     from csrm.errors import InputError
     from csrm.preference_data import PairOptions
     from jobs.matrix import Matrix
-    from jobs.pairs.responses import Responses, find_configuration
+    from jobs.pairs.responses import Responses
     from jobs.storage import open_location
 
     if settings["form"] != "pairs" and settings["min_margin"]:
@@ -106,7 +107,8 @@ def pairs(matrix: str, configuration: str, group_by: str, output: str, as_json: 
     open_location(output)  # a URL that nobody can write to is told at once
     rated_by = settings.pop("helpfulness")
     opened = Matrix.open(matrix)
-    rules = find_configuration(opened, configuration)
+    opened.refuse_as_output(output)
+    rules = opened.configuration(configuration)
     options = PairOptions(threshold=rules.threshold, has_helpfulness=rated_by is not None, **settings)
     responses = Responses(opened, rules.id, group_by, rated_by)
     with workplace(options) as (data, folder):

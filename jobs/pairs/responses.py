@@ -9,13 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from csrm.configurations import Configuration
 from csrm.conversations import Message, parse_record
 from csrm.errors import InputError
 from jobs.inputs import InputFile
@@ -23,29 +21,15 @@ from jobs.matrix import Matrix
 from jobs.nearest import nearest
 from jobs.options import OUTPUT_COLUMNS, ScoreOptions
 from jobs.reading import Records, as_text, read_pass
-from jobs.remote import retried
-from jobs.shards import Shard, plan_file
-from jobs.storage import mark_of, open_location, readable, size_of
+from jobs.shards import passes, plan_file
+from jobs.storage import size_of
 
-__all__ = ["Responses", "find_configuration"]
+__all__ = ["Responses"]
 
-_NO_FOLDER_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _NUMBERS = {"true": 1.0, "false": 0.0}
 _SCHEMA_ROWS = 2**20
 _OWN = frozenset(OUTPUT_COLUMNS) - {"record_id"}
 """Columns that say something else in the matrix than they would in its input."""
-
-
-def find_configuration(matrix: Matrix, name: str) -> Configuration:
-    """The configuration of a matrix that has an id.
-
-    Raises:
-        InputError: None has; the message names the nearest.
-    """
-    known = {one.id: one for one in matrix.configurations}
-    if name not in known:
-        raise InputError(f"{matrix.folder.url}: no configuration {name!r}; {nearest(name, known)}")
-    return known[name]
 
 
 class Responses:
@@ -123,7 +107,7 @@ class Responses:
         return pa.table(
             {
                 "record_id": pa.array(record_ids, pa.string()),
-                "prompt_id": pa.array(map(_group, values[self.group_by]), pa.string()),
+                "prompt_id": pa.array(map(as_text, values[self.group_by]), pa.string()),
                 "p_safe": table["p_safe"].combine_chunks().flatten()[0],
                 "helpfulness": self._helpfulness(values, record_ids),
                 "shard": pa.array(np.full(len(rows), number, np.int32)),
@@ -142,23 +126,12 @@ class Responses:
     def _records(self, numbers: Iterable[int], columns: Sequence[str]) -> Iterator[tuple[int, Records]]:
         """Read the records of shards, those of one pass over a file together."""
         options = self._options(columns)
-        places = ((number, self.shards[number]) for number in numbers)
-        for _, together in groupby(places, key=lambda place: (place[1].source, place[1].group)):
-            own = dict(together)
-            _refuse_changed(next(iter(own.values())))
-            yield from zip(own, read_pass([*own.values()], options), strict=True)
+        for own in passes(numbers, self.shards.__getitem__):
+            yield from zip(own, read_pass([self.shards[number] for number in own], options), strict=True)
 
     def _options(self, columns: Sequence[str]) -> ScoreOptions:
         """How the input was read, with further columns to look into."""
         return replace(self.matrix.options, keep_columns=(), partition_by=tuple(dict.fromkeys(columns)))
-
-
-def _refuse_changed(shard: Shard) -> None:
-    filesystem, path = open_location(shard.url)
-    with readable(shard.url):
-        mark = mark_of(retried(filesystem.info, path))
-    if mark != shard.mark:
-        raise InputError(f"{shard.url}: changed since it was scored; run csrm score again")
 
 
 def _column(table: pa.Table, name: str) -> list[Any]:
@@ -168,11 +141,6 @@ def _column(table: pa.Table, name: str) -> list[Any]:
 def _value(records: Records | None, index: int, name: str) -> Any:
     record = records.values[index] if records else None
     return record.get(name) if isinstance(record, Mapping) else None
-
-
-def _group(value: Any) -> str | None:
-    text = as_text(value)
-    return None if text == _NO_FOLDER_VALUE else text
 
 
 def _number(value: Any, column: str, record_id: str) -> float | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from jobs.dates import Place, date_option
+from jobs.places import Place, date_option, endpoint_option
 from jobs.score import split_names
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ GATE_EXIT = 3
     "--max-error-rate", type=click.FloatRange(0, 1), metavar="R", help="Exit with 3 where more have no scores."
 )
 @date_option
+@endpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 def report(
     location: str,
@@ -113,6 +114,8 @@ def _report(
     matrix, before = Matrix.open(location), Matrix.open(baseline) if baseline else None
     configurations = matrix.configurations
     check_names(limits, [one.id for one in configurations], [one.id for one in before.configurations] if before else ())
+    if output:
+        matrix.refuse_as_output(output)
     columns = columns_to_group_by(matrix, by)
     with Console(stderr=True).status(f"reading {len(matrix.shards):,} shards"):
         counts = count_matrix(matrix, configurations, columns, worst if output else 0)

@@ -12,7 +12,6 @@ from csrm.configurations import Configuration
 from csrm.errors import InputError
 from jobs.matrix import Matrix
 from jobs.nearest import nearest
-from jobs.options import OUTPUT_COLUMNS
 from jobs.report.tally import Tally, tally
 
 __all__ = ["columns_to_group_by", "count_matrix"]
@@ -35,8 +34,7 @@ def columns_to_group_by(matrix: Matrix, asked: Sequence[str]) -> tuple[str, ...]
             raise InputError(f"--by {name}: no such column in the matrix; {nearest(name, names)}")
         if pa.types.is_nested(kind := schema.field(name).type) or pa.types.is_binary(kind):
             raise InputError(f"--by {name}: rows cannot be grouped by {kind}; choose a column of texts or numbers")
-    folders = [name for name in names[names.index("num_tokens") :] if name not in OUTPUT_COLUMNS]
-    return tuple(dict.fromkeys([*folders, *asked])) or ("source",)
+    return tuple(dict.fromkeys([*matrix.folder_keys, *asked])) or ("source",)
 
 
 def count_matrix(
@@ -72,7 +70,8 @@ def _count_shards(
     matrix: Matrix, shards: range, configurations: Sequence[Configuration], by: Sequence[str], num_worst: int
 ) -> Tally:
     names, thresholds = [one.id for one in configurations], [one.threshold for one in configurations]
-    wanted = dict.fromkeys(["error", "p_safe", "record_id", "row", *by])
+    folders = matrix.folder_keys
+    wanted = dict.fromkeys(["error", "p_safe", "record_id", "row", *(name for name in by if name not in folders)])
     wanted |= dict.fromkeys(["worst_clause"] if matrix.is_explained else [])
     total: Tally | None = None
     for shard in shards:

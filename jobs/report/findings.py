@@ -82,6 +82,10 @@ class Column:
     """Rows by p_safe, in equal steps from 0 to 1."""
     clauses: tuple[tuple[str, int], ...]
     """Violated most, with rows; empty unless the matrix was scored with --explain."""
+    num_unscored: int
+    """Rows without an error that were never scored under it: a run with it has to come yet."""
+    num_versions: int
+    """Texts, models or calibrations that its rows were scored with; more than one makes rates a mixture."""
     worst_partitions: tuple[tuple[str, str, Rate], ...]
     """Column, value and rate; by the lower end of the interval, so that few rows alone make none the worst."""
     change: Change | None
@@ -160,7 +164,10 @@ def find(matrix: Matrix, counts: Tally, baseline: Matrix | None = None, before: 
         num_lost=_num_lost(matrix),
         num_violating=counts.num_violating,
         columns=tuple(
-            _column(one, index, counts, partitions, changes.get(one.id)) for index, one in enumerate(configurations)
+            _column(
+                one, index, counts, partitions, len(matrix.manifest["columns"].get(one.id, [])), changes.get(one.id)
+            )
+            for index, one in enumerate(configurations)
         ),
         co_violations=tuple(map(tuple, counts.co_violations.tolist())),
         partitions=partitions,
@@ -173,6 +180,7 @@ def _column(
     index: int,
     counts: Tally,
     partitions: Mapping[str, Sequence[Partition]],
+    num_versions: int,
     change: Change | None,
 ) -> Column:
     return Column(
@@ -183,6 +191,8 @@ def _column(
         mean_p_safe=_mean(counts, index),
         histogram=_shown(counts.histogram[index]),
         clauses=tuple(_commonest(counts.clauses[index])[:SHOWN_CLAUSES]),
+        num_unscored=counts.whole.num_rows - counts.whole.num_errors - int(counts.whole.num_scored[index]),
+        num_versions=num_versions,
         worst_partitions=_worst_partitions(partitions, index),
         change=change,
     )
@@ -214,7 +224,9 @@ def _differences(name: str, now: Mapping[str, Any], before: Mapping[str, Any]) -
         {tuple(column[key] for key in words) for column in facts["columns"].get(name, [])} for facts in (now, before)
     ]
     return tuple(
-        text for place, text in enumerate(words.values()) if len({one[place] for side in scored for one in side}) > 1
+        text
+        for place, text in enumerate(words.values())
+        if len({frozenset(one[place] for one in side) for side in scored}) > 1
     )
 
 

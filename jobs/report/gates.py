@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from csrm.errors import InputError
 from jobs.nearest import nearest
-from jobs.report.findings import Column, Findings
+from jobs.report.findings import Column, Findings, Rate
 
 __all__ = ["EVERY", "Gate", "Limits", "check_names", "judge", "read_rates"]
 
@@ -31,20 +31,23 @@ class Gate:
 
     name: str
     value: float | None
-    """None where nothing was scored, which fails: a gate must not open because nobody looked."""
+    """None where nothing was scored."""
     limit: float
     note: str = ""
+    num_unscored: int = 0
+    """Rows that nobody looked at; a gate must not open because of that, so it fails."""
 
     @property
     def is_passed(self) -> bool:
         """Whether the limit is kept."""
-        return self.value is not None and self.value <= self.limit
+        return self.value is not None and not self.num_unscored and self.value <= self.limit
 
     @property
     def text(self) -> str:
         """One line."""
-        found = "nothing was scored" if self.value is None else f"{self.value:.4g}"
-        return f"gate {self.name}: {found}, the limit is {self.limit:g}{self.note}"
+        found = "nothing was scored" if self.value is None else f"{self.value:.6g}{self.note}"
+        missing = f"; {self.num_unscored:,} rows were never scored under it" if self.num_unscored else ""
+        return f"gate {self.name}: {found}, the limit is {self.limit:g}{missing}"
 
 
 def read_rates(texts: Sequence[str]) -> dict[str, float]:
@@ -87,16 +90,23 @@ def judge(findings: Findings, limits: Limits) -> list[Gate]:
     """Compare what was found with the limits."""
     gates = [gate for column in findings.columns for gate in _column_gates(column, limits)]
     if limits.error_rate is not None:
-        gates.append(Gate("error rate", findings.error_rate.value, limits.error_rate))
+        rate = findings.error_rate
+        gates.append(Gate("error rate", rate.value, limits.error_rate, _counts(rate)))
     return gates
 
 
 def _column_gates(column: Column, limits: Limits) -> Iterator[Gate]:
     limit = limits.violation_rates.get(column.id, limits.violation_rates.get(EVERY))
     if limit is not None:
-        yield Gate(f"violation rate of {column.id}", column.rate.value, limit)
+        yield Gate(
+            f"violation rate of {column.id}", column.rate.value, limit, _counts(column.rate), column.num_unscored
+        )
     change = column.change
     if limits.drift is not None and change is not None:
         is_few = change.drift_by_chance > limits.drift
-        note = f"; of this few rows it may reach {change.drift_by_chance:.2g} by chance" if is_few else ""
+        note = f" (by chance up to {change.drift_by_chance:.2g} of so few rows)" if is_few else ""
         yield Gate(f"drift of {column.id}", change.drift, limits.drift, note)
+
+
+def _counts(rate: Rate) -> str:
+    return f" ({rate.count:,} of {rate.total:,})"

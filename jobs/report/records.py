@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
-from csrm.conversations import Message, parse_record
+from csrm.conversations import Message, RecordColumns, parse_record
 from csrm.errors import InputError, RecordError
 from jobs.matrix import Matrix
 from jobs.reading import read_pass
 from jobs.report.tally import Worst
+from jobs.shards import passes
 
 __all__ = ["MAX_CHARACTERS", "Record", "worst_records"]
+
+Texts = dict[int, list[tuple[str, list[Message]]]]
+"""Conversations by row of their file, with the suffixes of their record ids."""
 
 MAX_CHARACTERS = 4000
 """Of one message, that are shown."""
@@ -48,29 +53,36 @@ def worst_records(matrix: Matrix, ids: Sequence[str], worst: Sequence[Sequence[W
     wanted: dict[int, set[int]] = defaultdict(set)
     for row in (row for rows in worst for row in rows):
         wanted[row.shard].add(row.row)
+    together = passes(sorted(wanted), lambda shard: matrix.source(matrix.shards[shard]))
+    found: dict[int, Texts | str] = {}
     with ThreadPoolExecutor(READERS) as pool:
-        found = dict(zip(wanted, pool.map(lambda shard: _texts(matrix, shard, wanted[shard]), wanted), strict=True))
+        for part in pool.map(lambda shards: _texts(matrix, {shard: wanted[shard] for shard in shards}), together):
+            found |= part
     return [_record(matrix, id, row, found[row.shard]) for id, rows in zip(ids, worst, strict=True) for row in rows]
 
 
-def _texts(matrix: Matrix, number: int, rows: Iterable[int]) -> dict[int, list[tuple[str, list[Message]]]] | str:
-    """Conversations of rows of a shard with their suffixes, or why there are none."""
-    shard, options = matrix.source(matrix.shards[number]), matrix.options
+def _texts(matrix: Matrix, wanted: Mapping[int, Iterable[int]]) -> dict[int, Texts | str]:
+    """Of shards of one pass over a file, the conversations of some rows, or why there are none."""
+    shards, options = [matrix.source(matrix.shards[number]) for number in wanted], matrix.options
+    found: dict[int, Texts | str] = {}
     try:
-        [records] = read_pass([shard], options)
+        for (number, rows), shard, records in zip(wanted.items(), shards, read_pass(shards, options), strict=True):
+            values = {row: records.values[row - shard.row_start] for row in rows}
+            found[number] = {row: _conversations(value, options.columns) for row, value in values.items()}
     except InputError as error:
-        return str(error)
-    texts = {}
-    for row in rows:
-        value = records.values[row - shard.row_start]
-        try:
-            texts[row] = [] if isinstance(value, RecordError) else parse_record(value, options.columns)
-        except RecordError:
-            texts[row] = []
-    return texts
+        return dict.fromkeys(wanted, str(error)) | found
+    return found
 
 
-def _record(matrix: Matrix, id: str, row: Worst, texts: dict[int, list[tuple[str, list[Message]]]] | str) -> Record:
+def _conversations(value: Any, columns: RecordColumns) -> list[tuple[str, list[Message]]]:
+    """What a record holds, with suffixes; nothing where it is none."""
+    try:
+        return [] if isinstance(value, RecordError) else parse_record(value, columns)
+    except RecordError:
+        return []
+
+
+def _record(matrix: Matrix, id: str, row: Worst, texts: Texts | str) -> Record:
     missing, messages = (texts, []) if isinstance(texts, str) else ("", texts[row.row])
     talks = [talk for suffix, talk in messages if not suffix or row.record_id.endswith(f"/{suffix}")]
     return Record(

@@ -125,7 +125,7 @@ def tally(
         sum_p_safe=np.nansum(p_safe, axis=0, dtype=np.float64),
         histogram=_histogram(p_safe),
         co_violations=(counted.T @ counted).astype(np.int64),
-        groups={name: _groups(table[name], is_error, is_scored, violates) for name in by},
+        groups={name: _groups(_column(table, name), is_error, is_scored, violates) for name in by},
         reasons=_counts(table["error"]),
         clauses=[_counts(_clauses(table, name).filter(pa.array(violates[:, i]))) for i, name in enumerate(names)],
         worst=[_worst(table, p_safe[:, i], _clauses(table, name), shard, num_worst) for i, name in enumerate(names)],
@@ -148,6 +148,11 @@ def _histogram(p_safe: NDArray[np.float32]) -> NDArray[np.int64]:
     bins = np.minimum((p_safe[row, column] * NUM_BINS).astype(np.int64), NUM_BINS - 1)
     flat = np.bincount(column * NUM_BINS + bins, minlength=num_columns * NUM_BINS)
     return flat.reshape(num_columns, NUM_BINS)
+
+
+def _column(table: pa.Table, name: str) -> pa.ChunkedArray:
+    """A column to group by; of a folder that these rows do not lie in, nulls."""
+    return table[name] if name in table.column_names else pa.chunked_array([pa.nulls(len(table), pa.string())])
 
 
 def _groups(

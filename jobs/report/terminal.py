@@ -72,7 +72,8 @@ def _worst_partitions(findings: Findings) -> Table:
     table.add_column("worst partitions", overflow="fold")
     for column in findings.columns:
         parts = [
-            f"{name}={printable(value or NONE, 40)} ({share(rate)})" for name, value, rate in column.worst_partitions
+            f"{printable(name, 40)}={printable(value or NONE, 40)} ({share(rate)})"
+            for name, value, rate in column.worst_partitions
         ]
         if parts:
             table.add_row(Text(column.id), Text(", ".join(parts)))
@@ -80,6 +81,11 @@ def _worst_partitions(findings: Findings) -> Table:
 
 
 def _lines(findings: Findings) -> Iterator[str]:
+    for column in findings.columns:
+        if column.num_unscored:
+            yield f"{column.id}: {column.num_unscored:,} rows were never scored under it; run csrm score with it"
+        if column.num_versions > 1:
+            yield f"{column.id}: scored under {column.num_versions} texts or models; run csrm score on all files"
     changed = [column for column in findings.columns if column.change]
     if changed:
         yield "* differs from the baseline at 5 %, adjusted for the number of configurations"

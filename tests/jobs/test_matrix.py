@@ -33,7 +33,7 @@ def test_every_row_is_read_in_the_order_of_the_input(matrix):
     tables = [matrix.read(shard) for shard in matrix.shards]
     rows = [(row["source"][-7:], row["row"], row["lang"]) for table in tables for row in table.to_pylist()]
     first = [("a.jsonl", number, "en" if number % 2 else "d/e") for number in range(5)]
-    assert rows == [*first, *[("b.jsonl", 0, "en")] * 2, ("b.jsonl", 1, "__HIVE_DEFAULT_PARTITION__")]
+    assert rows == [*first, *[("b.jsonl", 0, "en")] * 2, ("b.jsonl", 1, None)]
     assert [len(table) for table in tables] == [2, 2, 1, 3]
     assert {value for table in tables for value in table["date"].to_pylist()} == {"2026-11-20"}
 

@@ -380,7 +380,7 @@ def test_an_input_that_is_not_what_was_scored_is_refused(scored, pairs, tmp_path
     scored()
     path = tmp_path / "in/a.jsonl"
     path.write_text(path.read_text() + "\n")
-    assert "a.jsonl: changed since it was scored; run csrm score again" in one_line(pairs())
+    assert "a.jsonl: changed since it was listed or scored; run csrm score again" in one_line(pairs())
     path.unlink()
     assert "a.jsonl: no such file" in one_line(pairs())
     assert [entry.name for entry in tmp_path.iterdir() if "pairs" in entry.name] == []

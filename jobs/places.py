@@ -1,7 +1,11 @@
-"""Nightly places: `{date}` in a path or URL is the day that `--date` names, `{date-7}` the one a week before."""
+"""Paths and URLs on the command line: with `{date}` in them, and with a store of one's own.
+
+`{date}` is the day that `--date` names, `{date-7}` the one a week before.
+"""
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -9,9 +13,10 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["Place", "date_option", "fill", "read_date"]
+__all__ = ["Place", "date_option", "endpoint_option", "fill", "read_date"]
 
 _TEMPLATE = re.compile(r"\{date(?:-(\d{1,4}))?\}")
+_LIKE_ONE = re.compile(r"\{date\W[^}]*\}")
 _META = "csrm.date"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -42,7 +47,10 @@ def fill(place: str, day: date | None) -> str:
             raise ValueError(f"{place}: which date? give --date yesterday, or a day as in --date 2026-11-20")
         return (day - timedelta(days=int(match[1] or 0))).isoformat()
 
-    return _TEMPLATE.sub(shown, place)
+    filled = _TEMPLATE.sub(shown, place)
+    if wrong := _LIKE_ONE.search(filled):
+        raise ValueError(f"{place}: {wrong[0]} is neither {{date}} nor {{date-7}}, with up to four digits")
+    return filled
 
 
 class Place(click.Path):
@@ -76,3 +84,19 @@ def date_option(command: Command) -> Command:
         metavar="DAY",
         help="What {date} in a path or URL is: today, yesterday (UTC) or 2026-11-20; {date-7} is a week before.",
     )(command)
+
+
+def endpoint_option(command: Command) -> Command:
+    """Give a command `--s3-endpoint`; this process, and every worker that it starts, then uses that store."""
+    return click.option(
+        "--s3-endpoint",
+        expose_value=False,
+        callback=_use_endpoint,
+        metavar="URL",
+        help="S3-compatible store of all s3:// places.  [default: AWS's own]",
+    )(command)
+
+
+def _use_endpoint(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
+    if value:
+        os.environ["AWS_ENDPOINT_URL_S3"] = value

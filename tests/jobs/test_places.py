@@ -8,7 +8,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.dates import Place, date_option, fill, read_date
+from jobs.places import Place, date_option, fill, read_date
 
 DAY = date(2026, 3, 1)
 
@@ -71,3 +71,9 @@ def test_a_nightly_run_is_idempotent(score, in_process, tmp_path):
     missing = score("date={date}", **nightly)
     assert missing.exit_code == 2
     assert "give --date yesterday" in missing.stderr
+
+
+@pytest.mark.parametrize("place", ["a/{date-99999}", "a/{date+1}", "a/{date:%Y}"])
+def test_what_only_looks_like_a_date_is_refused(place):
+    with pytest.raises(ValueError, match="is neither"):
+        fill(place, DAY)
