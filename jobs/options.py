@@ -55,6 +55,8 @@ class ScoreOptions:
     """Score this many records from the start of the input; None is all."""
     num_actors: int | None = None
     """Model replicas; None takes one per GPU, else as many as the cores feed."""
+    num_gpus: int | None = None
+    """GPUs to bring up first, on a cluster that has them come and go; None uses those that are up."""
     batch_tokens: int | None = None
     """Tokens in one forward pass; None leaves it to the engine."""
     shard_rows: int | None = None
@@ -72,7 +74,7 @@ class ScoreOptions:
         for name in ("input", "configurations", "output"):
             if not getattr(self, name):
                 raise ValueError(f"{name} must not be empty")
-        for name in ("limit", "num_actors", "batch_tokens", "shard_rows"):
+        for name in ("limit", "num_actors", "num_gpus", "batch_tokens", "shard_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")

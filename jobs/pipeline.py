@@ -25,6 +25,7 @@ from jobs.job import Job
 from jobs.losses import Lost
 from jobs.reading import Reader
 from jobs.remote import endpoints
+from jobs.scaling import bring_up
 from jobs.scoring import Scorer
 from jobs.shards import FilePlan
 from jobs.termination import kept_handler
@@ -224,6 +225,8 @@ def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
     from ray.data import ActorPoolStrategy
 
     configure_ray_data()
+    if job.options.num_gpus:
+        bring_up(job.options.num_gpus)
     resources = ray.cluster_resources()
     cpus = [node["Resources"].get("CPU", 0) for node in ray.nodes() if node["Alive"]]
     replica_bytes = REPLICA_BYTES + 4 * job.model.num_bytes

@@ -54,6 +54,12 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
     help="Model replicas.  [default: one per GPU, else by cores]",
 )
 @click.option(
+    "--num-gpus",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Wait for the cluster to bring up N GPUs.  [default: use those that are up]",
+)
+@click.option(
     "--batch-tokens",
     type=click.IntRange(min=1),
     metavar="N",

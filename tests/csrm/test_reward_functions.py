@@ -123,9 +123,9 @@ def test_mistakes(model, tmp_path):
         trl_reward(tmp_path, GAME)
 
 
-def test_a_message_without_text_has_no_reward(model, game):
+def test_a_message_without_text_has_no_reward(model):
     """As a turn that ends in the call of a tool."""
-    reward = csrm.trl_reward(model, game)
+    reward = trl_reward(model, GAME)
     calls = [[{"role": "assistant", "content": None}], [{"role": "assistant", "content": "", "tool_calls": []}], []]
     found = reward(prompts=["hello"] * 4, completions=[*calls, [{"role": "assistant", "content": "hello"}]])
     assert found[:3] == [None, None, None]
