@@ -12,9 +12,9 @@ from typing import Any
 import pyarrow as pa
 
 from csrm.errors import InputError
-from jobs.columns import SCORES
 from jobs.filter.columns import Columns, matrix_schema, resolve, source_schema
 from jobs.filter.expressions import Evaluator, Expression, parse
+from jobs.filter.scores import basis
 from jobs.filter.worker import Task
 from jobs.inputs import file_format
 from jobs.losses import UnreadableError
@@ -61,10 +61,12 @@ def plan_filter(options: FilterOptions) -> Plan:
     """Read the condition and what the matrix says of itself.
 
     Raises:
-        InputError: One of them cannot be read.
+        InputError: One of them cannot be read, or the matrix is changing.
     """
     expression = parse(options.where)
     matrix = Matrix.open(options.matrix)
+    if any("next" in shard for shard in matrix.shards):
+        raise InputError(f"{options.matrix}: is being scored; run csrm filter when that has ended")
     tasks = tuple(Task(matrix.source(shard), shard) for shard in matrix.shards)
     return Plan(options=options, matrix=matrix, expression=expression, tasks=tasks)
 
@@ -128,22 +130,12 @@ def check_apart(matrix: Matrix, output: Folder, rejected: Folder | None) -> None
 
 def identity_of(plan: Plan, rejected: Folder | None) -> dict[str, Any]:
     """What the output depends on: the condition, and the scores that it looks at."""
-    scores = [name for name in plan.expression.names if name[0].lower() in SCORES]
-    named = None if any(len(name) == 1 for name in scores) else {name[1].lower() for name in scores}
-    cells = [
-        [
-            shard["shard"],
-            shard["num_errors"],
-            shard["rows_of"],
-            {id: column for id, column in sorted(shard["columns"].items()) if named is None or id.lower() in named},
-        ]
-        for shard in plan.matrix.shards
-    ]
+    scores = [basis(shard, plan.expression.names) for shard in plan.matrix.shards]
     return {
         "version": _FORMAT,
         "where": list(plan.expression.conditions),
         "format": "parquet" if plan.options.to_parquet else "same",
         "rejected": None if rejected is None else rejected.url,
         "matrix": plan.matrix.folder.url,
-        "scores": hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest(),
+        "scores": hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest(),
     }

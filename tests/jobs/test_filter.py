@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from filter_in_process import filter_in_process
 from in_process import write_in_process
 
+from csrm.errors import InputError
 from jobs import pipeline
 from jobs.cli import cli
 from jobs.matrix import Matrix
@@ -271,6 +272,39 @@ def test_records_add_up_against_an_obvious_reference(seed, tmp_path, score, keep
     assert rows_kept == [records["x=2/c.parquet"][i] for i in kept.get("x=2/c.parquet", [])]
 
 
+def test_a_cell_that_was_never_scored_is_an_error(tmp_path, score, keep, policies):
+    (tmp_path / "chats").mkdir()
+    lines = [json.dumps({"text": text}) + "\n" for text in ("hello", "kill", "bank")]
+    (tmp_path / "chats" / "a.jsonl").write_text("".join(lines))
+    assert score("chats").exit_code == 0
+    (tmp_path / "chats" / "b.jsonl").write_text("".join(lines[:2]))
+    assert score("chats", "--explain", configurations=policies / "bank.yaml").exit_code == 0
+    result = keep("p_safe.game >= 0.0", "--json", "--rejected", tmp_path / "others")
+    assert counts(result) == {"records": 5, "kept": 3, "rejected": 0, "errors": 2}
+    [others] = kept_lines(tmp_path / "others").values()
+    assert [json.loads(line)["error"] for line in others.splitlines()] == ["not scored under game"] * 2
+    for where, num_errors in (
+        ("reward.game < 99", 2),
+        ("p_safe.bank >= 0.0 and worst_clause.bank = 'weather'", 0),
+        ("p_safe is not null", 2),
+        ("num_tokens > 0", 0),
+    ):
+        told = counts(keep(where, "--sample", 1, "--json", output=None))
+        assert told == {"records": 5, "kept": 5 - num_errors, "rejected": 0, "errors": num_errors}, where
+
+
+def test_a_cell_without_its_worst_clause_is_an_error(tmp_path, score, keep, policies):
+    (tmp_path / "chats").mkdir()
+    for name in "ab":
+        (tmp_path / "chats" / f"{name}.jsonl").write_text('{"text": "hello"}\n')
+    assert score("chats").exit_code == 0
+    assert score("chats/a.jsonl", "--explain", configurations=policies / "bank.yaml").exit_code == 0
+    result = keep("worst_clause.bank = 'weather'", "--json", "--rejected", tmp_path / "others")
+    assert counts(result) == {"records": 2, "kept": 1, "rejected": 0, "errors": 1}
+    [other] = kept_lines(tmp_path / "others").values()
+    assert json.loads(other)["error"] == "no worst clause under bank; score it with --explain"
+
+
 def test_counts_are_shown_and_written_down(corpus, keep, tmp_path):
     output = keep("p_safe.game >= 0.12 and n < 30").stdout
     assert output.splitlines()[0].split() == ["condition", "removed", "it", "alone"]
@@ -417,7 +451,75 @@ def test_scores_that_have_changed_are_another_filter(own_corpus, keep, score, tm
     keep("p_safe.bank > 0.5")  # a further configuration changes nothing that it looks at
     (tmp_path / "more" / "bank.yaml").write_text("id: bank\nclauses:\n- {category: c, guideline: no bank}\n")
     assert score("chats", "--shard-rows", "7", "--max-error-rate", "1", configurations=tmp_path / "more").exit_code == 0
-    assert "another scores" in keep("p_safe.bank > 0.5", code=2).output
+    assert "holds records of other scores; choose" in keep("p_safe.bank > 0.5", code=2).output
+
+
+def test_no_verdict_on_scores_that_change_meanwhile(own_corpus, keep, score, tmp_path, monkeypatch):
+    from jobs.filter import pipeline as filter_pipeline
+
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "bank.yaml").write_text("id: bank\nclauses:\n- {category: c, guideline: no hello}\n")
+
+    def rescore():
+        options = ["--shard-rows", "7", "--max-error-rate", "1"]
+        assert score("chats", *options, configurations=tmp_path / "more").exit_code == 0
+
+    def racing(tasks, job):
+        outcomes = filter_in_process(tasks, job)
+        yield next(outcomes)
+        rescore()
+        yield from outcomes
+
+    monkeypatch.setattr(filter_pipeline, "filter_shards", racing)
+    command = ["filter", str(tmp_path / "out"), "-w", "p_safe.bank >= 0.12", "-o", str(tmp_path / "kept")]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 1, result.output
+    assert "was scored anew meanwhile; run again" in result.stderr
+    assert "7 shards are missing" in result.stderr
+    assert len(list((tmp_path / "kept" / ".csrm" / "_csrm" / "commits").iterdir())) == 1
+    monkeypatch.setattr(filter_pipeline, "filter_shards", filter_in_process)
+    assert "holds records of other scores" in keep("p_safe.bank >= 0.12", code=2).output
+    keep("p_safe.bank >= 0.12", "--overwrite")
+    keep("p_safe.bank >= 0.12", output="fresh")
+    assert kept_lines(tmp_path / "kept") == kept_lines(tmp_path / "fresh")
+    keep("p_safe.game >= 0.12", output="game")
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_shard_that_is_replaced_while_it_is_read_is_lost(is_gone, own_corpus, keep, tmp_path, monkeypatch):
+    """Its record changes before its files do, and again after."""
+    read = Matrix.read
+
+    def racing(matrix, shard, columns=None):
+        found = read(matrix, shard, columns)
+        record = tmp_path / "out" / "_csrm" / "commits" / f"{shard['shard']}.json"
+        told = json.loads(record.read_text())
+        record.write_text(json.dumps(told | {"columns": told["columns"] | {"bank": None}, "next": {}}))
+        if is_gone:
+            record.unlink()
+            raise InputError("a file is gone")
+        return found
+
+    monkeypatch.setattr(Matrix, "read", racing)
+    assert "was scored anew meanwhile" in keep("p_safe.bank > 0.5", "--sample", 1, output=None, code=2).output
+    if not is_gone:
+        assert "is being scored; run csrm filter when that has ended" in keep("p_safe.bank > 0.5", code=2).output
+
+
+def test_scores_that_no_condition_looks_at_may_change_meanwhile(own_corpus, keep, score, tmp_path, monkeypatch):
+    from jobs.filter import run as filter_run
+
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "bank.yaml").write_text("id: bank\nclauses:\n- {category: c, guideline: no hello}\n")
+    standing = filter_run._standing
+
+    def rescored(*arguments):
+        options = ["--shard-rows", "7", "--max-error-rate", "1"]
+        assert score("chats", *options, configurations=tmp_path / "more").exit_code == 0
+        return standing(*arguments)
+
+    monkeypatch.setattr(filter_run, "_standing", rescored)
+    keep("p_safe.game >= 0.12")
 
 
 def test_a_source_that_changed_is_refused(own_corpus, keep, tmp_path):
