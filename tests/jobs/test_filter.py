@@ -347,6 +347,9 @@ def test_a_terminal_obeys_no_record(tmp_path, score, keep):
     ("where", "message"),
     [
         ("p_safe.gam >= 0.5", "no configuration 'gam'; did you mean 'game'"),
+        ("p_safe['gam'] >= 0.5", "no configuration 'gam'; did you mean 'game'"),
+        ("struct_extract(p_safe, 'gam') >= 0.5", "no configuration 'gam'; did you mean 'game'"),
+        ("p_safe['game'] >= 0.5 and record['n'] > 1", None),
         ("game >= 0.5", "names game, which is no column; did you mean 'p_safe.game'"),
         ("p_saf.game >= 0.5", "names p_saf, which is no column; did you mean 'p_safe'"),
         ("lng = 'en'", "names lng, which is no column; did you mean 'lang'"),
