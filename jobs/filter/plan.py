@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from csrm.errors import InputError
-from jobs.filter.columns import Columns, matrix_schema, resolve, source_schema
+from jobs.filter.columns import Columns, SourceColumns, matrix_schema, resolve, source_columns
 from jobs.filter.expressions import Evaluator, Expression, parse
 from jobs.filter.scores import basis
 from jobs.filter.worker import Task
@@ -20,6 +20,7 @@ from jobs.inputs import file_format
 from jobs.losses import UnreadableError
 from jobs.matrix import Matrix
 from jobs.remote import retried
+from jobs.shards import Shard
 from jobs.storage import Folder, mark_of, open_location, readable
 
 __all__ = ["FilterOptions", "Plan", "check_apart", "check_columns", "identity_of", "plan_filter"]
@@ -82,9 +83,23 @@ def check_columns(plan: Plan) -> tuple[Columns, pa.Schema | None]:
     shards = [task.shard for task in plan.tasks]
     lines = [shard for shard in shards if file_format(shard.url).records == "jsonl"]  # type: ignore[union-attr]
     names_others = any(name[0].lower() not in map(str.lower, cells.names) for name in plan.expression.names)
-    columns = resolve(plan.expression, cells, source_schema(shards) if names_others else pa.schema([]))
+    nothing = SourceColumns(pa.schema([]), frozenset())
+    columns = resolve(plan.expression, cells, source_columns(shards) if names_others else nothing)
     Evaluator(plan.expression).check(columns.schema)
-    return columns, source_schema(lines) if plan.options.to_parquet and lines else None
+    return columns, _parquet_schema(lines) if plan.options.to_parquet and lines else None
+
+
+def _parquet_schema(lines: Sequence[Shard]) -> pa.Schema:
+    """Columns of JSON Lines that become Parquet.
+
+    Raises:
+        InputError: There is no type for one of them.
+    """
+    columns = source_columns(lines)
+    if columns.unlike:
+        why = f"the records' column {min(columns.unlike)} is nested and not of one type in all of them"
+        raise InputError(f"--format parquet: {why}; use --format same")
+    return columns.schema
 
 
 def _check_sources(tasks: Sequence[Task]) -> None:

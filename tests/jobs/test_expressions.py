@@ -90,7 +90,7 @@ def test_columns_are_those_named_and_no_parameters_of_lambdas():
         ("sleep_ms(1) = 1", "calls sleep_ms, which is not"),
         (
             "age(ts) > interval 1 day",
-            r"calls age with one argument, which counts from today; write age\(later, earlier\)",
+            r"calls age with one argument, .*today; write age\(later, earlier\)",
         ),
         ("AGE(p_safe['a']) > interval 1 day", "calls age with one argument"),
         ("current_localtimestamp() > ts", "calls current_localtimestamp, which is not"),

@@ -385,6 +385,131 @@ def test_a_value_of_another_kind_is_an_error_of_its_record(tmp_path, score, keep
     assert "'n' is str, where other records have double" in errors
 
 
+CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "bank"}]
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}, CHAT[1]]
+
+
+def write_lines(path, records):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_nested_values_that_are_not_alike_are_no_column(is_apart, tmp_path, score, keep):
+    alike = [{"messages": CHAT, "tags": ["a"], "n": 1, "more": {"a": 1}} for _ in range(5)]
+    other = {"messages": PARTS, "tags": "a", "n": "1", "more": None}
+    write_lines(tmp_path / "chats" / "a.jsonl", alike if is_apart else [*alike, other])
+    if is_apart:
+        write_lines(tmp_path / "chats" / "b.jsonl", [other])
+    assert score("chats").exit_code == 0
+    for where in ("len(messages) = 2", "len(record.messages) = 2", "n = 1 and len(tags) = 1", "TAGS is null"):
+        told = keep(where, code=2).output
+        name = "tags" if "tags" in where.lower() else "messages"
+        assert f"names {name}, which is nested and not of one type in all records; " in told
+        assert f"--keep-columns {name}" in told
+    assert "column messages is nested and not of one type in all of them; use --format same" in (
+        keep("p_safe.game >= 0.0", "--format", "parquet", code=2).output
+    )
+    assert counts(keep("n = '1' and (more.a = 1 or more is null)", "--json"))["kept"] == 6
+
+
+def test_what_the_message_says_of_nested_values_is_so(tmp_path, score, keep):
+    write_lines(tmp_path / "a.jsonl", [{"messages": CHAT}, {"messages": PARTS}])
+    assert score("a.jsonl", "--keep-columns", "messages").exit_code == 0
+    keep("json_extract_string(messages, '$[0].content') = 'hello'")
+    [kept] = kept_lines(tmp_path / "kept").values()
+    assert [json.loads(line)["messages"] for line in kept.splitlines()] == [CHAT]
+
+
+def test_nested_values_among_others_past_the_first_are_errors(tmp_path, score, keep, monkeypatch):
+    from jobs.filter import columns
+
+    monkeypatch.setattr(columns, "_SAMPLED_ROWS", 2)
+    records = [{"text": "hello", "tags": ["a"], "n": "a"}] * 2
+    records += [{"text": "hello", "tags": "a", "n": ["a"]}]
+    write_lines(tmp_path / "a.jsonl", records)
+    assert score("a.jsonl").exit_code == 0
+    for where, error in (
+        ("len(tags) = 1", "'tags' is str, where other records have list<item: string>"),
+        ("len(n) = 1", "'n' is list, where other records have string"),
+    ):
+        options = ["--json", "--overwrite", "--rejected", tmp_path / "others"]
+        assert counts(keep(where, *options)) == {"records": 3, "kept": 2, "rejected": 0, "errors": 1}
+        [others] = kept_lines(tmp_path / "others").values()
+        assert json.loads(others)["error"] == error
+
+
+def test_half_a_character_makes_no_text_of_a_list(tmp_path, score, keep):
+    records = [{"messages": CHAT, "lang": "en"} for _ in range(3)]
+    records += [{"messages": [CHAT[0] | {"content": "hello \ud800", "\udc00": 1}, CHAT[1]], "lang": "e\ud800"}]
+    write_lines(tmp_path / "a.jsonl", records)
+    assert score("a.jsonl").exit_code == 0
+    assert counts(keep("len(messages) = 2 and lang like 'e_'", "--json"))["kept"] == 4
+    told = counts(keep("messages[1].content = 'hello ?'", "--json", output="one"))
+    assert told == {"records": 4, "kept": 1, "rejected": 3, "errors": 0}
+
+
+def test_rows_of_other_types_are_compared_alike(tmp_path, score, keep):
+    (tmp_path / "chats").mkdir()
+    texts = ["2", "9", "10", "100"]
+    for name, values in (("a", list(map(int, texts))), ("b", texts)):
+        more = {"m": pa.array(values, pa.int64() if name == "a" else pa.string()), "f": [1, 2, 3, 4]}
+        if name == "b":
+            more["f"] = pa.array([1.5, 2.0, 3.0, 4.0])
+        pq.write_table(pa.table({"text": ["hello"] * 4, "n": values} | more), tmp_path / "chats" / f"{name}.parquet")
+    assert score("chats").exit_code == 0
+    for number, (where, num_kept) in enumerate(
+        [
+            ("n >= '10'", 8),
+            ("n < '2'", 4),
+            ("length(n) = 2", 2),
+            ("record.n like '1%'", 4),
+            ("m::int >= 10", 4),
+            ("f = 2.0", 2),
+        ]
+    ):
+        told = counts(keep(where, "--json", output=f"kept{number}"))
+        assert told == {"records": 8, "kept": num_kept, "rejected": 8 - num_kept, "errors": 0}, where
+
+
+def test_rows_of_a_type_that_no_sample_has_are_cast_or_errors(tmp_path, score, keep, monkeypatch):
+    from jobs.filter import columns
+
+    monkeypatch.setattr(columns, "_SAMPLED_FILES", 1)
+    (tmp_path / "chats").mkdir()
+    first = {"n": pa.array([7], pa.int64()), "tags": [["a"]], "big": pa.array([1], pa.int8()), "lang": ["en"]}
+    others = {
+        "b": {
+            "n": pa.array([7, 300], pa.int16()),
+            "tags": pa.array([["a"], None]),
+            "big": [1, 300],
+            "lang": ["en", "de"],
+        },
+        "c": {"n": ["7", None], "tags": ["a", None], "big": [1.5, 1.0], "lang": pa.array([["en"], None])},
+    }
+    for name, table in {"a": first, **others}.items():
+        number = len(table["n"])
+        pq.write_table(pa.table({"text": ["hello"] * number} | table), tmp_path / "chats" / f"{name}.parquet")
+    assert score("chats").exit_code == 0
+    for where, kept, rejected, errors in (
+        ("n = 7", 2, 2, ["'n' is str, where other records have int64"]),
+        ("len(tags) = 1", 2, 2, ["'tags' is str, where other records have list<item: string>"]),
+        (
+            "big = 1",
+            3,
+            0,
+            ["'big' is int, where other records have int8", "'big' is float, where other records have int8"],
+        ),
+        ("length(lang) = 2", 3, 1, ["'lang' is list, where other records have string"]),
+    ):
+        rejecting = ["--overwrite", "--rejected", tmp_path / "others"]
+        told = counts(keep(where, "--json", *rejecting))
+        assert told == {"records": 5, "kept": kept, "rejected": rejected, "errors": len(errors)}, where
+        paths = visible(tmp_path / "others")
+        rows = [row for path in paths for row in pq.read_table(path, partitioning=None).to_pylist()]
+        assert [row["error"] for row in rows if row["error"]] == errors
+
+
 def test_columns_of_the_records_are_reached_past_those_of_the_matrix(tmp_path, score, keep):
     lines = [json.dumps({"text": "hello", "row": 7 - n, "reward": n / 10, "record": {"x": n}}) + "\n" for n in range(8)]
     (tmp_path / "a.jsonl").write_text("".join(lines))
