@@ -1,15 +1,15 @@
 """What a condition may name: columns of the matrix, and columns of the records it was made of.
 
 A name is looked for in the matrix first, its kept columns and partition folders among them, then in the records;
-`record.NAME` is always a column of the records. Values of JSON Lines have the type that they have in the first records
-of some files; a column that is absent from a record is null.
+`record.NAME` is always a column of the records. Its type is the one that the first records of some files share; what
+has no place in that is an error of its record, and what is absent is null.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import numpy as np
@@ -19,8 +19,8 @@ from csrm.errors import InputError, RecordError
 from jobs.columns import SCORES
 from jobs.commits import matrix_files
 from jobs.filter.expressions import Expression, Name
-from jobs.filter.json_columns import common_type, inferred
 from jobs.filter.originals import Lines, Rows
+from jobs.filter.typed_columns import common_type, inferred, plain, whole
 from jobs.inputs import file_format, partitions
 from jobs.jsonl import decode_line
 from jobs.matrix import Matrix
@@ -29,7 +29,7 @@ from jobs.parquet import open_parquet
 from jobs.reading import unchanged
 from jobs.shards import Shard, first_lines
 
-__all__ = ["RECORD", "Columns", "matrix_schema", "resolve", "sampled", "source_schema", "table_of"]
+__all__ = ["RECORD", "Columns", "SourceColumns", "matrix_schema", "resolve", "sampled", "source_columns", "table_of"]
 
 RECORD = "record"
 """Name under which all columns of the records can be reached."""
@@ -59,6 +59,15 @@ class Columns:
         return pa.schema([*self.matrix, *self.source, *struct])
 
 
+class SourceColumns(NamedTuple):
+    """Columns of the records."""
+
+    schema: pa.Schema
+    """Each with the type that all records share; text where scalars share none."""
+    unlike: frozenset[str]
+    """Of those, nested ones whose records share no type: as text, they would be compared as nobody means it."""
+
+
 def matrix_schema(matrix: Matrix) -> pa.Schema:
     """Columns of a matrix and of its folders, whichever files lie in these."""
     folders = {unquote(key) for shard in matrix.shards for name in matrix_files(shard) for key in partitions(name)}
@@ -71,28 +80,30 @@ def sampled(things: Sequence[Any], number: int) -> list[Any]:
     return [things[index * len(things) // number] for index in range(number)] if len(things) > number else [*things]
 
 
-def source_schema(shards: Iterable[Shard]) -> pa.Schema:
-    """Columns of the records, as some of their files have them: a type that all share, or else text.
+def source_columns(shards: Iterable[Shard]) -> SourceColumns:
+    """Columns of the records, as some of their files have them.
 
     Raises:
         InputError: One of these files cannot be read.
     """
     first = {shard.source: shard for shard in reversed([*shards])}
-    kinds: dict[str, list[pa.DataType]] = {}
+    found: dict[str, list[pa.DataType | None]] = {}
     for source in sampled(sorted(first), _SAMPLED_FILES):
         for name, kind in _file_columns(first[source]).items():
-            kinds.setdefault(name, []).append(kind)
-    return pa.schema([(name, common_type(found)) for name, found in kinds.items()])
+            found.setdefault(name, []).append(kind)
+    kinds = {name: common_type(own) for name, own in found.items()}
+    unlike = frozenset(name for name, kind in kinds.items() if kind is None)
+    return SourceColumns(pa.schema([(name, kind or pa.string()) for name, kind in kinds.items()]), unlike)
 
 
-def _file_columns(shard: Shard) -> Mapping[str, pa.DataType]:
+def _file_columns(shard: Shard) -> Mapping[str, pa.DataType | None]:
     kind = file_format(shard.url)
     assert kind is not None, shard
     with unchanged(shard) as raw:
         if kind.records == "parquet":
             with open_parquet(raw, shard.url) as file:
                 schema = file.metadata.schema.to_arrow_schema()
-                return dict(zip(schema.names, schema.types, strict=True))
+                return dict(zip(schema.names, map(plain, schema.types), strict=True))
         records = []
         for line in first_lines(raw, kind.compression, _SAMPLED_ROWS):
             try:
@@ -103,16 +114,21 @@ def _file_columns(shard: Shard) -> Mapping[str, pa.DataType]:
     return {name: inferred([record.get(name) for record in records]) for name in names}
 
 
-def resolve(expression: Expression, matrix: pa.Schema, source: pa.Schema) -> Columns:
+def resolve(expression: Expression, matrix: pa.Schema, source: SourceColumns) -> Columns:
     """Find every column that a condition names.
 
     Raises:
-        InputError: There is no such column, or no such configuration.
+        InputError: There is no such column, or no such configuration, or its records share no type.
     """
     found: dict[str, dict[str, pa.Field]] = {"matrix": {}, "source": {}, RECORD: {}}
     fields = list(_ALWAYS)
     for name in expression.names:
-        where, field = _find(name, matrix, source)
+        where, field = _find(name, matrix, source.schema)
+        if where != "matrix" and field.name in source.unlike:
+            raise InputError(
+                f"--where names {field.name}, which is nested and not of one type in all records; make these alike, or "
+                f"score with --keep-columns {field.name}: it is text then, for json_extract_string({field.name}, '$…')"
+            )
         found[where][field.name] = field
         if where == "matrix":
             fields.append(_read_as(name, field))
@@ -207,12 +223,6 @@ def table_of(cells: pa.Table, piece: Lines | Rows, row_start: int, columns: Colu
     table |= {field.name: parts[field.name] for field in columns.source}
     if len(columns.record):
         names = columns.record.names
-        table[RECORD] = pa.StructArray.from_arrays([_whole(parts[name]) for name in names], names)
+        table[RECORD] = pa.StructArray.from_arrays([whole(parts[name]) for name in names], names)
     assert np.all(origins.to_numpy() >= 0), row_start
     return pa.table(table), errors
-
-
-def _whole(column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    if isinstance(column, pa.Array):
-        return column
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)

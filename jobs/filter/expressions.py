@@ -37,6 +37,12 @@ _REFUSED = {
     "PARAMETER": "a parameter; write the value",
     "POSITIONAL_REFERENCE": "a column by number; name it",
 }
+_EXTRACTORS = frozenset((("struct_extract",), ("array_extract",)))
+_CALLED = ("scalar", "macro", "aggregate", "window")
+"""Kinds of function that an expression can call; a table function may have the name of one."""
+_CLOCKS = frozenset(("current_localtime", "current_localtimestamp"))
+"""Functions that tell the time although DuckDB calls them consistent."""
+_ZONED_TIMES = frozenset(("timetz", "time with time zone"))
 _PLACE = frozenset(("query_location", "query_location_length"))
 
 Name = tuple[str, ...]
@@ -132,7 +138,9 @@ class _one_line:  # noqa: N801 - a context manager, used like a function
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         if isinstance(error, duckdb.Error):
-            raise _refusal(f"fails: {str(error).partition(chr(10))[0].partition(': ')[2]}") from None
+            why = str(error).partition(chr(10))[0].partition(": ")[2]
+            hint = "; all conditions are tried on all records: write try_cast(… AS …), null where that fails"
+            raise _refusal(f"fails: {why}{hint * isinstance(error, duckdb.ConversionException)}") from None
 
 
 def _refusal(why: str) -> InputError:
@@ -198,20 +206,37 @@ def _names(tree: Any, engine: duckdb.DuckDBPyConnection, bound: frozenset[str] =
     if kind not in _CLASSES or tree.get("syntax_type", "LAMBDA_KEYWORD") != "LAMBDA_KEYWORD":
         arrow = "an arrow; write lambda x: … or json_extract(column, '$.key')"
         raise _refusal(f"has {arrow if kind == 'LAMBDA' else _REFUSED.get(kind, kind)}")
-    if kind == "COLUMN_REF":
-        yield from () if tree["column_names"][0] in bound else (tuple(tree["column_names"]),)
-        return
+    if kind == "TYPE" and tree["type_name"].lower() in _ZONED_TIMES:
+        raise _refusal("has a time of day in a zone, which is another on other days; take a timestamp")
+    own = _field_named(tree)
+    if own and own[0] not in bound:
+        yield own
     if kind == "LAMBDA":
         bound |= {name[0] for name in _names(tree["lhs"], engine)}
         yield from _names(tree["expr"], engine, bound)
         return
     if kind == "FUNCTION":
-        _check_function(tree["qualified_name"]["path"], engine)
+        _check_function(tree["qualified_name"]["path"], len(tree["arguments"]), engine)
     for value in tree.values():
-        yield from _names(value, engine, bound)
+        yield from (name for name in _names(value, engine, bound) if own is None or name != own[:-1])
 
 
-def _check_function(path: Sequence[str], engine: duckdb.DuckDBPyConnection) -> None:
+def _field_named(tree: dict[str, Any]) -> Name | None:
+    """The name of a column, or of a field by constant subscripts, if a tree is no more than that."""
+    if tree.get("class") == "COLUMN_REF":
+        return tuple(tree["column_names"])
+    if tree.get("type") in ("ARRAY_EXTRACT", "STRUCT_EXTRACT"):
+        parts = tree["children"]
+    elif tree.get("class") == "FUNCTION" and tuple(map(str.lower, tree["qualified_name"]["path"])) in _EXTRACTORS:
+        parts = [argument["expression"] for argument in tree["arguments"]]
+    else:
+        return None
+    whole = _field_named(parts[0]) if len(parts) == 2 else None
+    literal = parts[-1].get("literal", {}) if whole else {}
+    return (*whole, literal["text"]) if whole and literal.get("kind") == "STRING" else None
+
+
+def _check_function(path: Sequence[str], num_arguments: int, engine: duckdb.DuckDBPyConnection) -> None:
     """Raise unless a function makes of the same values always the same one, and does nothing else."""
     name = path[-1].lower()
     if len(path) > 1:
@@ -221,13 +246,16 @@ def _check_function(path: Sequence[str], engine: duckdb.DuckDBPyConnection) -> N
     if not found and name != "unnest":
         known = {one for [one] in engine.execute("SELECT function_name FROM duckdb_functions()").fetchall()}
         raise _refusal(f"calls {name}, which is no function; {nearest(name, known)}")
+    if (name, num_arguments) == ("age", 1):
+        raise _refusal("calls age with one argument, which counts from today; write age(later, earlier)")
+    found = [one for one in found if one[0] in _CALLED]
     for kind, stability, definition, parameters in found:
         if kind == "macro":  # a name for another expression, under the same rules; the time of day looks like a column
             is_own = {name[0] for name in _names(_condition(engine, definition), engine)} <= set(parameters)
         else:
             is_own = (kind, stability) == ("scalar", "CONSISTENT")
         found = found if is_own else []
-    if not found or name.startswith("__"):
+    if not found or name in _CLOCKS or name.startswith("__"):
         raise _refusal(f"calls {name}, which is not a function of one row's values alone")
 
 

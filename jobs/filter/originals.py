@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from csrm.errors import RecordError
-from jobs.filter.json_columns import as_column, as_table
+from jobs.filter.typed_columns import as_column, as_table, cast_column, whole
 from jobs.inputs import file_format
 from jobs.limits import MAX_RECORD_BYTES, MAX_SHARD_BYTES
 from jobs.losses import UnreadableError
@@ -71,11 +71,11 @@ class Rows(NamedTuple):
         """Rows."""
         return int(self.table.num_rows)
 
-    def column(self, name: str, kind: pa.DataType) -> tuple[pa.ChunkedArray, dict[int, str]]:
-        """A column in its own type; without one, nulls."""
+    def column(self, name: str, kind: pa.DataType) -> tuple[pa.Array | pa.ChunkedArray, dict[int, str]]:
+        """A column's values in a type, and why others have no place in it; without the column, nulls."""
         if name not in self.table.column_names:
             return pa.chunked_array([pa.nulls(self.table.num_rows, kind)]), {}
-        return self.table[name], {}
+        return cast_column(self.table[name], name, kind)
 
     def shown(self, index: int) -> str:
         """A record for people."""
@@ -218,14 +218,10 @@ def _rejected_rows(
     fields = [field.with_nullable(True) for field in piece.schema]
     rows = piece.table.take(pa.array(indices, pa.int64())).cast(pa.schema(fields))
     is_unread = pa.array([index in piece.errors for index in indices], pa.bool_())
-    arrays = [_whole(column) for column in rows.columns]
+    arrays = [whole(column) for column in rows.columns]
     record = pa.StructArray.from_arrays(arrays, fields=fields, mask=is_unread)
     told = [pa.array(list(map(list, reasons)), REJECTED.field(0).type), pa.array(list(errors), pa.string())]
     return pa.Table.from_arrays([*told, record], schema=REJECTED.append(pa.field("record", record.type)))
-
-
-def _whole(column: pa.ChunkedArray) -> pa.Array:
-    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def empty_file(source: str, *, as_parquet: bool) -> Any:

@@ -12,14 +12,15 @@ from typing import Any
 import pyarrow as pa
 
 from csrm.errors import InputError
-from jobs.columns import SCORES
-from jobs.filter.columns import Columns, matrix_schema, resolve, source_schema
+from jobs.filter.columns import Columns, SourceColumns, matrix_schema, resolve, source_columns
 from jobs.filter.expressions import Evaluator, Expression, parse
+from jobs.filter.scores import basis
 from jobs.filter.worker import Task
 from jobs.inputs import file_format
 from jobs.losses import UnreadableError
 from jobs.matrix import Matrix
 from jobs.remote import retried
+from jobs.shards import Shard
 from jobs.storage import Folder, mark_of, open_location, readable
 
 __all__ = ["FilterOptions", "Plan", "check_apart", "check_columns", "identity_of", "plan_filter"]
@@ -61,10 +62,12 @@ def plan_filter(options: FilterOptions) -> Plan:
     """Read the condition and what the matrix says of itself.
 
     Raises:
-        InputError: One of them cannot be read.
+        InputError: One of them cannot be read, or the matrix is changing.
     """
     expression = parse(options.where)
     matrix = Matrix.open(options.matrix)
+    if any("next" in shard for shard in matrix.shards):
+        raise InputError(f"{options.matrix}: is being scored; run csrm filter when that has ended")
     tasks = tuple(Task(matrix.source(shard), shard) for shard in matrix.shards)
     return Plan(options=options, matrix=matrix, expression=expression, tasks=tasks)
 
@@ -80,9 +83,23 @@ def check_columns(plan: Plan) -> tuple[Columns, pa.Schema | None]:
     shards = [task.shard for task in plan.tasks]
     lines = [shard for shard in shards if file_format(shard.url).records == "jsonl"]  # type: ignore[union-attr]
     names_others = any(name[0].lower() not in map(str.lower, cells.names) for name in plan.expression.names)
-    columns = resolve(plan.expression, cells, source_schema(shards) if names_others else pa.schema([]))
+    nothing = SourceColumns(pa.schema([]), frozenset())
+    columns = resolve(plan.expression, cells, source_columns(shards) if names_others else nothing)
     Evaluator(plan.expression).check(columns.schema)
-    return columns, source_schema(lines) if plan.options.to_parquet and lines else None
+    return columns, _parquet_schema(lines) if plan.options.to_parquet and lines else None
+
+
+def _parquet_schema(lines: Sequence[Shard]) -> pa.Schema:
+    """Columns of JSON Lines that become Parquet.
+
+    Raises:
+        InputError: There is no type for one of them.
+    """
+    columns = source_columns(lines)
+    if columns.unlike:
+        why = f"the records' column {min(columns.unlike)} is nested and not of one type in all of them"
+        raise InputError(f"--format parquet: {why}; use --format same")
+    return columns.schema
 
 
 def _check_sources(tasks: Sequence[Task]) -> None:
@@ -127,22 +144,12 @@ def check_apart(matrix: Matrix, output: Folder, rejected: Folder | None) -> None
 
 def identity_of(plan: Plan, rejected: Folder | None) -> dict[str, Any]:
     """What the output depends on: the condition, and the scores that it looks at."""
-    scores = [name for name in plan.expression.names if name[0].lower() in SCORES]
-    named = None if any(len(name) == 1 for name in scores) else {name[1].lower() for name in scores}
-    cells = [
-        [
-            shard["shard"],
-            shard["num_errors"],
-            shard["rows_of"],
-            {id: column for id, column in sorted(shard["columns"].items()) if named is None or id.lower() in named},
-        ]
-        for shard in plan.matrix.shards
-    ]
+    scores = [basis(shard, plan.expression.names) for shard in plan.matrix.shards]
     return {
         "version": _FORMAT,
         "where": list(plan.expression.conditions),
         "format": "parquet" if plan.options.to_parquet else "same",
         "rejected": None if rejected is None else rejected.url,
         "matrix": plan.matrix.folder.url,
-        "scores": hashlib.sha256(json.dumps(cells, sort_keys=True).encode()).hexdigest(),
+        "scores": hashlib.sha256(json.dumps(scores, sort_keys=True).encode()).hexdigest(),
     }

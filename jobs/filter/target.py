@@ -28,7 +28,14 @@ HIDDEN = ".csrm"
 MANIFEST = "filter.json"
 _OURS = re.compile(r"-\d{10}-[0-9a-f]{16}\.(parquet|jsonl(\.gz|\.zst)?)$")
 _CHOICE = "choose another --output, or replace what is there with --overwrite"
-_NAMES = {"where": "--where", "format": "--format", "rejected": "--rejected", "matrix": "matrix", "scores": "scores"}
+_OTHERS = {
+    "version": "another version of csrm",
+    "where": "another --where",
+    "format": "another --format",
+    "rejected": "another --rejected",
+    "matrix": "another matrix",
+    "scores": "other scores",
+}
 
 
 def state_of(output: Folder) -> Folder:
@@ -69,8 +76,8 @@ def open_commits(output: Folder, identity: Mapping[str, Any]) -> dict[str, Commi
     commits = read_commits(state_of(output))
     for commit in commits.values():
         before = commit.get("filter", {})
-        if different := [_NAMES.get(key, key) for key, value in identity.items() if before.get(key) != value]:
-            raise InputError(f"{output.url}: holds records of another {' and '.join(different)}; {_CHOICE}")
+        if different := [_OTHERS[key] for key, value in identity.items() if before.get(key) != value]:
+            raise InputError(f"{output.url}: holds records of {' and '.join(different)}; {_CHOICE}")
     return commits
 
 

@@ -17,6 +17,7 @@ from jobs.commits import Commit, commit_name
 from jobs.filter.columns import Columns, table_of
 from jobs.filter.expressions import Evaluator, Expression
 from jobs.filter.originals import Lines, Rows, empty_file, read_originals
+from jobs.filter.scores import BASIS, read_cells, unscored
 from jobs.lock import check_generation
 from jobs.losses import UnreadableError
 from jobs.matrix import Matrix
@@ -57,7 +58,7 @@ class Task(NamedTuple):
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        return {"shard": asdict(self.shard), "cells": {"shard": self.cells["shard"], "files": self.cells["files"]}}
+        return {"shard": asdict(self.shard), "cells": {key: self.cells[key] for key in ("files", *BASIS)}}
 
     @classmethod
     def from_json(cls, facts: Mapping[str, Any]) -> Task:
@@ -119,7 +120,7 @@ def judge(tasks: Sequence[Task], job: FilterJob, evaluator: Evaluator) -> Iterat
 
 
 def _judged(task: Task, pieces: Iterator[Lines | Rows], job: FilterJob, evaluator: Evaluator) -> Iterator[Judged]:
-    cells = job.matrix.read(task.cells, job.columns.fields)
+    cells = read_cells(job.matrix, task.cells, job.columns, job.expression.names)
     rows, start = cells["row"].to_numpy(), task.shard.row_start
     if not np.array_equal(np.unique(rows), np.arange(start, start + task.shard.num_rows)):
         place = f"{job.matrix.folder.url}: rows of {task.shard.source} from {start:,}"
@@ -132,14 +133,9 @@ def _judged(task: Task, pieces: Iterator[Lines | Rows], job: FilterJob, evaluato
         passed = np.logical_and.reduceat(evaluator(table), firsts, axis=0)
         if job.records_schema is not None and isinstance(piece, Lines):
             piece = piece.to_rows(job.records_schema)
-        unscored = {row - start: error for row, error in zip(*_columns(own, "row", "error"), strict=True) if error}
-        errors = unfit | piece.errors | unscored
+        errors = unfit | piece.errors | {row - start: why for row, why in unscored(own, job.columns).items()}
         yield Judged(piece, start, [errors.get(index) for index in range(piece.num_records)], passed)
         start += piece.num_records
-
-
-def _columns(table: pa.Table, *names: str) -> list[list[Any]]:
-    return [table[name].to_pylist() for name in names]
 
 
 class Filterer:

@@ -88,6 +88,19 @@ def test_columns_are_those_named_and_no_parameters_of_lambdas():
         ("lowr(a) = 'x'", "calls lowr, which is no function; did you mean 'lower'"),
         ("error('x') = 1", "calls error, which is not"),
         ("sleep_ms(1) = 1", "calls sleep_ms, which is not"),
+        (
+            "age(ts) > interval 1 day",
+            r"calls age with one argument, .*today; write age\(later, earlier\)",
+        ),
+        ("AGE(p_safe['a']) > interval 1 day", "calls age with one argument"),
+        ("current_localtimestamp() > ts", "calls current_localtimestamp, which is not"),
+        ("current_localtime() > ts", "calls current_localtime, which is not"),
+        ("timezone('Asia/Tokyo', ts::timetz) is null", "has a time of day in a zone, which is another on other days"),
+        ("cast(x as struct(a time with time zone)[]) is null", "has a time of day in a zone"),
+        ("force_checkpoint() is null", "calls force_checkpoint, which is not"),
+        ("histogram(a) is null", "calls histogram, which is not"),
+        ("struct_extract(p_safe, 'a') filter (where exists (select 1)) > 1", "has a query inside"),
+        ("system.main.struct_extract(p_safe, 'a') > 1", "calls system.main.struct_extract"),
         ("(" * 3000 + "a" + ")" * 3000, "cannot be read|is nested"),
         ("not " * 900 + "a", "is nested too deeply"),
         ("a = '\udce4'", "is not UTF-8"),
@@ -97,6 +110,31 @@ def test_what_is_no_condition_is_refused_in_one_line(text, message):
     with pytest.raises(InputError, match=f"^--where ({message})") as told:
         parse(text)
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("p_safe['a'] > 1", [("p_safe", "a")]),
+        ("struct_extract(p_safe, 'a') > ARRAY_EXTRACT(reward, 'b')", [("p_safe", "a"), ("reward", "b")]),
+        ("(p_safe).a > 1 and p_safe.a < 2", [("p_safe", "a")]),
+        ("record['x']['y'] = 1", [("record", "x", "y")]),
+        ("record.messages[1]['role'] = 'user'", [("record", "messages")]),
+        ("p_safe[lang] > 1", [("p_safe",), ("lang",)]),
+        ("p_safe['a' || p_safe] > 1", [("p_safe",)]),
+        ("struct_extract() is null or array_extract(turns) is null", [("turns",)]),
+        ("p_safe['it''s'] > 1", [("p_safe", "it's")]),
+        ("len(list_filter(turns, lambda x: x['a'] > y['a'])) > 1", [("turns",), ("y", "a")]),
+    ],
+)
+def test_a_field_by_a_constant_subscript_is_one_by_name(text, names):
+    assert list(parse(text).names) == names
+
+
+def test_functions_that_tables_share_a_name_with_are_taken():
+    assert passed("repeat('a', row) = 'aa' or range(row) = [0] or generate_series(row, 1) = [0, 1]")[0] == [True]
+    assert passed("repeat('a', row) = 'aa' and range(row) = [0, 1]") == [[False, False], [False, False], [True, True]]
+    assert passed("age('2020-01-03'::timestamp, '2020-01-01'::timestamp) = interval 2 day") == [[True]] * 3
 
 
 @pytest.mark.parametrize(
@@ -117,7 +155,7 @@ def test_what_does_not_fit_the_columns_is_refused_on_no_rows(text, message):
 
 
 def test_a_value_that_no_condition_applies_to_is_told():
-    with pytest.raises(InputError, match=r"^--where fails: Could not convert string 'en'"):
+    with pytest.raises(InputError, match=r"^--where fails: Could not convert string 'en'.*; .* write try_cast\("):
         passed("lang::int > 3")
     assert passed("try_cast(lang as int) > 3 or lang = 'it''s'") == [[False], [False], [True]]
 

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 from filter_in_process import filter_in_process
 from in_process import write_in_process
 
+from csrm.errors import InputError
 from jobs import pipeline
 from jobs.cli import cli
 from jobs.matrix import Matrix
@@ -271,6 +272,39 @@ def test_records_add_up_against_an_obvious_reference(seed, tmp_path, score, keep
     assert rows_kept == [records["x=2/c.parquet"][i] for i in kept.get("x=2/c.parquet", [])]
 
 
+def test_a_cell_that_was_never_scored_is_an_error(tmp_path, score, keep, policies):
+    (tmp_path / "chats").mkdir()
+    lines = [json.dumps({"text": text}) + "\n" for text in ("hello", "kill", "bank")]
+    (tmp_path / "chats" / "a.jsonl").write_text("".join(lines))
+    assert score("chats").exit_code == 0
+    (tmp_path / "chats" / "b.jsonl").write_text("".join(lines[:2]))
+    assert score("chats", "--explain", configurations=policies / "bank.yaml").exit_code == 0
+    result = keep("p_safe.game >= 0.0", "--json", "--rejected", tmp_path / "others")
+    assert counts(result) == {"records": 5, "kept": 3, "rejected": 0, "errors": 2}
+    [others] = kept_lines(tmp_path / "others").values()
+    assert [json.loads(line)["error"] for line in others.splitlines()] == ["not scored under game"] * 2
+    for where, num_errors in (
+        ("reward.game < 99", 2),
+        ("p_safe.bank >= 0.0 and worst_clause.bank = 'weather'", 0),
+        ("p_safe is not null", 2),
+        ("num_tokens > 0", 0),
+    ):
+        told = counts(keep(where, "--sample", 1, "--json", output=None))
+        assert told == {"records": 5, "kept": 5 - num_errors, "rejected": 0, "errors": num_errors}, where
+
+
+def test_a_cell_without_its_worst_clause_is_an_error(tmp_path, score, keep, policies):
+    (tmp_path / "chats").mkdir()
+    for name in "ab":
+        (tmp_path / "chats" / f"{name}.jsonl").write_text('{"text": "hello"}\n')
+    assert score("chats").exit_code == 0
+    assert score("chats/a.jsonl", "--explain", configurations=policies / "bank.yaml").exit_code == 0
+    result = keep("worst_clause.bank = 'weather'", "--json", "--rejected", tmp_path / "others")
+    assert counts(result) == {"records": 2, "kept": 1, "rejected": 0, "errors": 1}
+    [other] = kept_lines(tmp_path / "others").values()
+    assert json.loads(other)["error"] == "no worst clause under bank; score it with --explain"
+
+
 def test_counts_are_shown_and_written_down(corpus, keep, tmp_path):
     output = keep("p_safe.game >= 0.12 and n < 30").stdout
     assert output.splitlines()[0].split() == ["condition", "removed", "it", "alone"]
@@ -313,6 +347,9 @@ def test_a_terminal_obeys_no_record(tmp_path, score, keep):
     ("where", "message"),
     [
         ("p_safe.gam >= 0.5", "no configuration 'gam'; did you mean 'game'"),
+        ("p_safe['gam'] >= 0.5", "no configuration 'gam'; did you mean 'game'"),
+        ("struct_extract(p_safe, 'gam') >= 0.5", "no configuration 'gam'; did you mean 'game'"),
+        ("p_safe['game'] >= 0.5 and record['n'] > 1", None),
         ("game >= 0.5", "names game, which is no column; did you mean 'p_safe.game'"),
         ("p_saf.game >= 0.5", "names p_saf, which is no column; did you mean 'p_safe'"),
         ("lng = 'en'", "names lng, which is no column; did you mean 'lang'"),
@@ -346,6 +383,131 @@ def test_a_value_of_another_kind_is_an_error_of_its_record(tmp_path, score, keep
     assert counts(result) == {"records": 1206, "kept": 200, "rejected": 1002, "errors": 4}
     errors = [json.loads(line)["error"] for line in kept_lines(tmp_path / "others")["a"].splitlines()]
     assert "'n' is str, where other records have double" in errors
+
+
+CHAT = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "bank"}]
+PARTS = [{"role": "user", "content": [{"type": "text", "text": "hello"}]}, CHAT[1]]
+
+
+def write_lines(path, records):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+
+
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_nested_values_that_are_not_alike_are_no_column(is_apart, tmp_path, score, keep):
+    alike = [{"messages": CHAT, "tags": ["a"], "n": 1, "more": {"a": 1}} for _ in range(5)]
+    other = {"messages": PARTS, "tags": "a", "n": "1", "more": None}
+    write_lines(tmp_path / "chats" / "a.jsonl", alike if is_apart else [*alike, other])
+    if is_apart:
+        write_lines(tmp_path / "chats" / "b.jsonl", [other])
+    assert score("chats").exit_code == 0
+    for where in ("len(messages) = 2", "len(record.messages) = 2", "n = 1 and len(tags) = 1", "TAGS is null"):
+        told = keep(where, code=2).output
+        name = "tags" if "tags" in where.lower() else "messages"
+        assert f"names {name}, which is nested and not of one type in all records; " in told
+        assert f"--keep-columns {name}" in told
+    assert "column messages is nested and not of one type in all of them; use --format same" in (
+        keep("p_safe.game >= 0.0", "--format", "parquet", code=2).output
+    )
+    assert counts(keep("n = '1' and (more.a = 1 or more is null)", "--json"))["kept"] == 6
+
+
+def test_what_the_message_says_of_nested_values_is_so(tmp_path, score, keep):
+    write_lines(tmp_path / "a.jsonl", [{"messages": CHAT}, {"messages": PARTS}])
+    assert score("a.jsonl", "--keep-columns", "messages").exit_code == 0
+    keep("json_extract_string(messages, '$[0].content') = 'hello'")
+    [kept] = kept_lines(tmp_path / "kept").values()
+    assert [json.loads(line)["messages"] for line in kept.splitlines()] == [CHAT]
+
+
+def test_nested_values_among_others_past_the_first_are_errors(tmp_path, score, keep, monkeypatch):
+    from jobs.filter import columns
+
+    monkeypatch.setattr(columns, "_SAMPLED_ROWS", 2)
+    records = [{"text": "hello", "tags": ["a"], "n": "a"}] * 2
+    records += [{"text": "hello", "tags": "a", "n": ["a"]}]
+    write_lines(tmp_path / "a.jsonl", records)
+    assert score("a.jsonl").exit_code == 0
+    for where, error in (
+        ("len(tags) = 1", "'tags' is str, where other records have list<item: string>"),
+        ("len(n) = 1", "'n' is list, where other records have string"),
+    ):
+        options = ["--json", "--overwrite", "--rejected", tmp_path / "others"]
+        assert counts(keep(where, *options)) == {"records": 3, "kept": 2, "rejected": 0, "errors": 1}
+        [others] = kept_lines(tmp_path / "others").values()
+        assert json.loads(others)["error"] == error
+
+
+def test_half_a_character_makes_no_text_of_a_list(tmp_path, score, keep):
+    records = [{"messages": CHAT, "lang": "en"} for _ in range(3)]
+    records += [{"messages": [CHAT[0] | {"content": "hello \ud800", "\udc00": 1}, CHAT[1]], "lang": "e\ud800"}]
+    write_lines(tmp_path / "a.jsonl", records)
+    assert score("a.jsonl").exit_code == 0
+    assert counts(keep("len(messages) = 2 and lang like 'e_'", "--json"))["kept"] == 4
+    told = counts(keep("messages[1].content = 'hello ?'", "--json", output="one"))
+    assert told == {"records": 4, "kept": 1, "rejected": 3, "errors": 0}
+
+
+def test_rows_of_other_types_are_compared_alike(tmp_path, score, keep):
+    (tmp_path / "chats").mkdir()
+    texts = ["2", "9", "10", "100"]
+    for name, values in (("a", list(map(int, texts))), ("b", texts)):
+        more = {"m": pa.array(values, pa.int64() if name == "a" else pa.string()), "f": [1, 2, 3, 4]}
+        if name == "b":
+            more["f"] = pa.array([1.5, 2.0, 3.0, 4.0])
+        pq.write_table(pa.table({"text": ["hello"] * 4, "n": values} | more), tmp_path / "chats" / f"{name}.parquet")
+    assert score("chats").exit_code == 0
+    for number, (where, num_kept) in enumerate(
+        [
+            ("n >= '10'", 8),
+            ("n < '2'", 4),
+            ("length(n) = 2", 2),
+            ("record.n like '1%'", 4),
+            ("m::int >= 10", 4),
+            ("f = 2.0", 2),
+        ]
+    ):
+        told = counts(keep(where, "--json", output=f"kept{number}"))
+        assert told == {"records": 8, "kept": num_kept, "rejected": 8 - num_kept, "errors": 0}, where
+
+
+def test_rows_of_a_type_that_no_sample_has_are_cast_or_errors(tmp_path, score, keep, monkeypatch):
+    from jobs.filter import columns
+
+    monkeypatch.setattr(columns, "_SAMPLED_FILES", 1)
+    (tmp_path / "chats").mkdir()
+    first = {"n": pa.array([7], pa.int64()), "tags": [["a"]], "big": pa.array([1], pa.int8()), "lang": ["en"]}
+    others = {
+        "b": {
+            "n": pa.array([7, 300], pa.int16()),
+            "tags": pa.array([["a"], None]),
+            "big": [1, 300],
+            "lang": ["en", "de"],
+        },
+        "c": {"n": ["7", None], "tags": ["a", None], "big": [1.5, 1.0], "lang": pa.array([["en"], None])},
+    }
+    for name, table in {"a": first, **others}.items():
+        number = len(table["n"])
+        pq.write_table(pa.table({"text": ["hello"] * number} | table), tmp_path / "chats" / f"{name}.parquet")
+    assert score("chats").exit_code == 0
+    for where, kept, rejected, errors in (
+        ("n = 7", 2, 2, ["'n' is str, where other records have int64"]),
+        ("len(tags) = 1", 2, 2, ["'tags' is str, where other records have list<item: string>"]),
+        (
+            "big = 1",
+            3,
+            0,
+            ["'big' is int, where other records have int8", "'big' is float, where other records have int8"],
+        ),
+        ("length(lang) = 2", 3, 1, ["'lang' is list, where other records have string"]),
+    ):
+        rejecting = ["--overwrite", "--rejected", tmp_path / "others"]
+        told = counts(keep(where, "--json", *rejecting))
+        assert told == {"records": 5, "kept": kept, "rejected": rejected, "errors": len(errors)}, where
+        paths = visible(tmp_path / "others")
+        rows = [row for path in paths for row in pq.read_table(path, partitioning=None).to_pylist()]
+        assert [row["error"] for row in rows if row["error"]] == errors
 
 
 def test_columns_of_the_records_are_reached_past_those_of_the_matrix(tmp_path, score, keep):
@@ -417,7 +579,75 @@ def test_scores_that_have_changed_are_another_filter(own_corpus, keep, score, tm
     keep("p_safe.bank > 0.5")  # a further configuration changes nothing that it looks at
     (tmp_path / "more" / "bank.yaml").write_text("id: bank\nclauses:\n- {category: c, guideline: no bank}\n")
     assert score("chats", "--shard-rows", "7", "--max-error-rate", "1", configurations=tmp_path / "more").exit_code == 0
-    assert "another scores" in keep("p_safe.bank > 0.5", code=2).output
+    assert "holds records of other scores; choose" in keep("p_safe.bank > 0.5", code=2).output
+
+
+def test_no_verdict_on_scores_that_change_meanwhile(own_corpus, keep, score, tmp_path, monkeypatch):
+    from jobs.filter import pipeline as filter_pipeline
+
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "bank.yaml").write_text("id: bank\nclauses:\n- {category: c, guideline: no hello}\n")
+
+    def rescore():
+        options = ["--shard-rows", "7", "--max-error-rate", "1"]
+        assert score("chats", *options, configurations=tmp_path / "more").exit_code == 0
+
+    def racing(tasks, job):
+        outcomes = filter_in_process(tasks, job)
+        yield next(outcomes)
+        rescore()
+        yield from outcomes
+
+    monkeypatch.setattr(filter_pipeline, "filter_shards", racing)
+    command = ["filter", str(tmp_path / "out"), "-w", "p_safe.bank >= 0.12", "-o", str(tmp_path / "kept")]
+    result = CliRunner().invoke(cli, command)
+    assert result.exit_code == 1, result.output
+    assert "was scored anew meanwhile; run again" in result.stderr
+    assert "7 shards are missing" in result.stderr
+    assert len(list((tmp_path / "kept" / ".csrm" / "_csrm" / "commits").iterdir())) == 1
+    monkeypatch.setattr(filter_pipeline, "filter_shards", filter_in_process)
+    assert "holds records of other scores" in keep("p_safe.bank >= 0.12", code=2).output
+    keep("p_safe.bank >= 0.12", "--overwrite")
+    keep("p_safe.bank >= 0.12", output="fresh")
+    assert kept_lines(tmp_path / "kept") == kept_lines(tmp_path / "fresh")
+    keep("p_safe.game >= 0.12", output="game")
+
+
+@pytest.mark.parametrize("is_gone", [False, True])
+def test_a_shard_that_is_replaced_while_it_is_read_is_lost(is_gone, own_corpus, keep, tmp_path, monkeypatch):
+    """Its record changes before its files do, and again after."""
+    read = Matrix.read
+
+    def racing(matrix, shard, columns=None):
+        found = read(matrix, shard, columns)
+        record = tmp_path / "out" / "_csrm" / "commits" / f"{shard['shard']}.json"
+        told = json.loads(record.read_text())
+        record.write_text(json.dumps(told | {"columns": told["columns"] | {"bank": None}, "next": {}}))
+        if is_gone:
+            record.unlink()
+            raise InputError("a file is gone")
+        return found
+
+    monkeypatch.setattr(Matrix, "read", racing)
+    assert "was scored anew meanwhile" in keep("p_safe.bank > 0.5", "--sample", 1, output=None, code=2).output
+    if not is_gone:
+        assert "is being scored; run csrm filter when that has ended" in keep("p_safe.bank > 0.5", code=2).output
+
+
+def test_scores_that_no_condition_looks_at_may_change_meanwhile(own_corpus, keep, score, tmp_path, monkeypatch):
+    from jobs.filter import run as filter_run
+
+    (tmp_path / "more").mkdir()
+    (tmp_path / "more" / "bank.yaml").write_text("id: bank\nclauses:\n- {category: c, guideline: no hello}\n")
+    standing = filter_run._standing
+
+    def rescored(*arguments):
+        options = ["--shard-rows", "7", "--max-error-rate", "1"]
+        assert score("chats", *options, configurations=tmp_path / "more").exit_code == 0
+        return standing(*arguments)
+
+    monkeypatch.setattr(filter_run, "_standing", rescored)
+    keep("p_safe.game >= 0.12")
 
 
 def test_a_source_that_changed_is_refused(own_corpus, keep, tmp_path):
