@@ -10,26 +10,23 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
 
 from csrm.errors import InputError, RecordError
 from jobs.columns import SCORES
-from jobs.commits import matrix_files
 from jobs.filter.expressions import Expression, Name
 from jobs.filter.originals import Lines, Rows
 from jobs.filter.typed_columns import common_type, inferred, plain, whole
-from jobs.inputs import file_format, partitions
+from jobs.inputs import file_format
 from jobs.jsonl import decode_line
-from jobs.matrix import Matrix
 from jobs.nearest import nearest
 from jobs.parquet import open_parquet
 from jobs.reading import unchanged
 from jobs.shards import Shard, first_lines
 
-__all__ = ["RECORD", "Columns", "SourceColumns", "matrix_schema", "resolve", "sampled", "source_columns", "table_of"]
+__all__ = ["RECORD", "Columns", "SourceColumns", "resolve", "sampled", "source_columns", "table_of"]
 
 RECORD = "record"
 """Name under which all columns of the records can be reached."""
@@ -66,13 +63,6 @@ class SourceColumns(NamedTuple):
     """Each with the type that all records share; text where scalars share none."""
     unlike: frozenset[str]
     """Of those, nested ones whose records share no type: as text, they would be compared as nobody means it."""
-
-
-def matrix_schema(matrix: Matrix) -> pa.Schema:
-    """Columns of a matrix and of its folders, whichever files lie in these."""
-    folders = {unquote(key) for shard in matrix.shards for name in matrix_files(shard) for key in partitions(name)}
-    schema = matrix.schema
-    return pa.schema([*schema, *((key, pa.string()) for key in sorted(folders.difference(schema.names)))])
 
 
 def sampled(things: Sequence[Any], number: int) -> list[Any]:

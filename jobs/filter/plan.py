@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from csrm.errors import InputError
-from jobs.filter.columns import Columns, SourceColumns, matrix_schema, resolve, source_columns
+from jobs.filter.columns import Columns, SourceColumns, resolve, source_columns
 from jobs.filter.expressions import Evaluator, Expression, parse
 from jobs.filter.scores import basis
 from jobs.filter.worker import Task
@@ -79,7 +79,7 @@ def check_columns(plan: Plan) -> tuple[Columns, pa.Schema | None]:
         InputError: A source is not what was scored, or the condition does not fit the columns.
     """
     _check_sources(plan.tasks)
-    cells = matrix_schema(plan.matrix)
+    cells = plan.matrix.schema
     shards = [task.shard for task in plan.tasks]
     lines = [shard for shard in shards if file_format(shard.url).records == "jsonl"]  # type: ignore[union-attr]
     names_others = any(name[0].lower() not in map(str.lower, cells.names) for name in plan.expression.names)
