@@ -40,8 +40,8 @@ _REFUSED = {
 _EXTRACTORS = frozenset((("struct_extract",), ("array_extract",)))
 _CALLED = ("scalar", "macro", "aggregate", "window")
 """Kinds of function that an expression can call; a table function may have the name of one."""
-_CLOCKS = frozenset(("current_localtime", "current_localtimestamp"))
-"""Functions that tell the time although DuckDB calls them consistent."""
+_OF_NO_ROW = frozenset(("current_localtime", "current_localtimestamp", "version"))
+"""Functions that tell of the day or the machine although DuckDB calls them consistent."""
 _ZONED_TIMES = frozenset(("timetz", "time with time zone"))
 _PLACE = frozenset(("query_location", "query_location_length"))
 
@@ -255,7 +255,7 @@ def _check_function(path: Sequence[str], num_arguments: int, engine: duckdb.Duck
         else:
             is_own = (kind, stability) == ("scalar", "CONSISTENT")
         found = found if is_own else []
-    if not found or name in _CLOCKS or name.startswith("__"):
+    if not found or name in _OF_NO_ROW or name.startswith("__"):
         raise _refusal(f"calls {name}, which is not a function of one row's values alone")
 
 

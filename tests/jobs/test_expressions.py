@@ -97,6 +97,7 @@ def test_columns_are_those_named_and_no_parameters_of_lambdas():
         ("current_localtime() > ts", "calls current_localtime, which is not"),
         ("timezone('Asia/Tokyo', ts::timetz) is null", "has a time of day in a zone, which is another on other days"),
         ("cast(x as struct(a time with time zone)[]) is null", "has a time of day in a zone"),
+        ("version() = 'x'", "calls version, which is not"),
         ("force_checkpoint() is null", "calls force_checkpoint, which is not"),
         ("histogram(a) is null", "calls histogram, which is not"),
         ("struct_extract(p_safe, 'a') filter (where exists (select 1)) > 1", "has a query inside"),

@@ -456,6 +456,8 @@ def test_rows_of_other_types_are_compared_alike(tmp_path, score, keep):
         more = {"m": pa.array(values, pa.int64() if name == "a" else pa.string()), "f": [1, 2, 3, 4]}
         if name == "b":
             more["f"] = pa.array([1.5, 2.0, 3.0, 4.0])
+        choice = pa.dictionary(pa.int8(), pa.string()) if name == "a" else pa.large_string()
+        more |= {"lang": pa.array(texts, choice), "tags": pa.array([["a"]] * 4, pa.list_(choice))}
         pq.write_table(pa.table({"text": ["hello"] * 4, "n": values} | more), tmp_path / "chats" / f"{name}.parquet")
     assert score("chats").exit_code == 0
     for number, (where, num_kept) in enumerate(
@@ -465,7 +467,8 @@ def test_rows_of_other_types_are_compared_alike(tmp_path, score, keep):
             ("length(n) = 2", 2),
             ("record.n like '1%'", 4),
             ("m::int >= 10", 4),
-            ("f = 2.0", 2),
+            ("f = 2.0 and typeof(f) = 'DOUBLE'", 2),
+            ("lang = '10' and len(tags) = 1", 2),
         ]
     ):
         told = counts(keep(where, "--json", output=f"kept{number}"))
