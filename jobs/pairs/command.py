@@ -29,7 +29,7 @@ LEFT_OUT = {
     "without_prompt": "without a value to group by",
     "without_helpfulness": "without helpfulness",
     "single_response": "prompts with one response",
-    "none_to_choose": "without a complying response to choose",
+    "none_to_choose": "without a complying response above another",
     "near_ties": "pairs below the margin",
     "same_text": "of the same text twice",
     "other_prompt": "of different prompts",

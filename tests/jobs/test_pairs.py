@@ -251,7 +251,7 @@ def test_the_threshold_is_the_configurations(score, in_process, pairs, policies,
         (tmp_path / f"strict/{name}.yaml").write_text(f"threshold: 0.9999\n{text}")
     write_lines(tmp_path / "in/a.jsonl", records())
     done(score("in", "--keep-columns", "prompt_id", configurations=tmp_path / "strict"))
-    assert "4 without a complying response to choose" in one_line(pairs())
+    assert "4 without a complying response above another" in one_line(pairs())
     assert not (tmp_path / "pairs.jsonl").exists()
     done(pairs("--allow-violations"))
 
