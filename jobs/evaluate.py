@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
 __all__ = ["evaluate"]
+
+files = partial(click.option, multiple=True, type=click.Path(), metavar="PATH")
+"""An option that may be given for several files."""
 
 
 @click.command(
@@ -20,62 +24,35 @@ __all__ = ["evaluate"]
 @click.option(
     "-m", "--model", type=click.Path(), metavar="DIR", help="Model folder.  [default: the embedded csrm-mini]"
 )
-@click.option(
+@files(
     "--counterfactual",
-    multiple=True,
-    type=click.Path(),
-    metavar="PATH",
     help="Judgement rows, with their clause in and out.",
 )
-@click.option(
-    "--own", multiple=True, type=click.Path(), metavar="PATH", help="Judgement rows under each of their clauses alone."
-)
-@click.option(
+@files("--own", help="Judgement rows under each of their clauses alone.")
+@files(
     "--per-clause",
-    multiple=True,
-    type=click.Path(),
-    metavar="PATH",
     help="As --own: AUROC of each clause, and its mean.",
 )
-@click.option(
+@files(
     "--any-clause",
-    multiple=True,
-    type=click.Path(),
-    metavar="PATH",
     help="Judgement rows under all their clauses as one set.",
 )
-@click.option(
+@files(
     "--binary",
-    multiple=True,
-    type=click.Path(),
-    metavar="PATH",
     help="Rows that are harmful or not, under --configuration.",
 )
-@click.option(
+@files(
     "--preferences",
-    multiple=True,
-    type=click.Path(),
-    metavar="PATH",
     help="Chosen and rejected replies, --configuration.",
 )
-@click.option(
+@files(
     "--over-refusal",
-    multiple=True,
-    type=click.Path(),
-    metavar="PATH",
     help='Prompts (XSTest, OR-Bench) as "Sure. {prompt}".',
 )
-@click.option(
-    "--cosapien", multiple=True, type=click.Path(), metavar="PATH", help="prompt, scenario, response; by --scenarios."
-)
-@click.option(
-    "--dynabench", multiple=True, type=click.Path(), metavar="PATH", help="policy, transcript, label: every agent turn."
-)
-@click.option(
+@files("--cosapien", help="prompt, scenario, response; by --scenarios.")
+@files("--dynabench", help="policy, transcript, label: every agent turn.")
+@files(
     "--probe",
-    multiple=True,
-    type=click.Path(),
-    metavar="PATH",
     help="Judgement rows of several clauses: obedience probes.",
 )
 @click.option(
@@ -85,11 +62,8 @@ __all__ = ["evaluate"]
     help="For binary rows and pairs.  [default: the bundled general_safety]",
 )
 @click.option("--scenarios", type=click.Path(), metavar="PATH", help="Configurations that CoSApien's scenarios name.")
-@click.option(
+@files(
     "--blind-data",
-    multiple=True,
-    type=click.Path(),
-    metavar="PATH",
     help="Judgement rows that the blind baseline is fitted to.",
 )
 @click.option("--split", metavar="NAME", help="Only rows whose `split` field is this, such as eval.")

@@ -37,7 +37,7 @@ from jobs.tables import to_bytes
 if TYPE_CHECKING:
     from csrm.encoding import EncodedConversations, Encoder
 
-__all__ = ["Reader", "Records", "as_text", "encode_records", "read_jsonl", "read_pass", "unchanged"]
+__all__ = ["Reader", "Records", "as_text", "encode_records", "is_unchanged", "read_jsonl", "read_pass", "unchanged"]
 
 
 class Records(NamedTuple):
@@ -121,6 +121,18 @@ def read_pass(shards: Sequence[Shard], options: ScoreOptions) -> Iterator[Record
             yield records
 
 
+def is_unchanged(shard: Shard) -> bool:
+    """Whether the file that a shard lies in is the one that was planned.
+
+    Raises:
+        UnreadableError: It is gone.
+        InputError: Access is denied.
+    """
+    filesystem, path = open_location(shard.url)
+    with readable(shard.url):
+        return mark_of(retried(filesystem.info, path)) == shard.mark
+
+
 @contextmanager
 def unchanged(shard: Shard) -> Iterator[BinaryIO]:
     """Open the file that a shard lies in.
@@ -129,12 +141,11 @@ def unchanged(shard: Shard) -> Iterator[BinaryIO]:
         UnreadableError: It cannot be read, or is not the one that was planned.
         InputError: Access is denied.
     """
+    if not is_unchanged(shard):
+        raise UnreadableError(f"{shard.url}: changed since it was listed or scored; run csrm score again")
     filesystem, path = open_location(shard.url)
-    with readable(shard.url):
-        if mark_of(retried(filesystem.info, path)) != shard.mark:
-            raise UnreadableError(f"{shard.url}: changed since it was listed or scored; run csrm score again")
-        with open_file(filesystem, path) as raw:
-            yield raw
+    with readable(shard.url), open_file(filesystem, path) as raw:
+        yield raw
 
 
 def encode_records(shard: Shard, records: Records, job: Job, encoder: Encoder) -> tuple[pa.Table, EncodedConversations]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+from jobs import shards
 from jobs.commits import Commit
 from jobs.filter.worker import Filterer, FilterJob, Task
 from jobs.losses import Lost
@@ -64,5 +64,4 @@ def filter_shards(tasks: Sequence[Task], job: FilterJob) -> Iterator[Outcome]:
 
 def passes(tasks: Sequence[Task]) -> list[str]:
     """Tasks that are read in one pass over a file, together, as text."""
-    groups = groupby(tasks, key=lambda task: (task.shard.source, task.shard.group))
-    return [json.dumps([task.to_json() for task in together]) for _, together in groups]
+    return [json.dumps([task.to_json() for task in together]) for together in shards.passes(tasks, lambda t: t.shard)]

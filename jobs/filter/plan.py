@@ -19,9 +19,9 @@ from jobs.filter.worker import Task
 from jobs.inputs import file_format
 from jobs.losses import UnreadableError
 from jobs.matrix import Matrix
-from jobs.remote import retried
+from jobs.reading import is_unchanged
 from jobs.shards import Shard
-from jobs.storage import Folder, mark_of, open_location, readable
+from jobs.storage import Folder
 
 __all__ = ["FilterOptions", "Plan", "check_apart", "check_columns", "identity_of", "plan_filter"]
 
@@ -110,16 +110,14 @@ def _check_sources(tasks: Sequence[Task]) -> None:
     """
     shards = list({task.shard.url: task.shard for task in tasks}.values())
 
-    def is_same(url: str, mark: str) -> bool:
-        filesystem, path = open_location(url)
+    def is_same(shard: Shard) -> bool:
         try:
-            with readable(url):
-                return mark_of(retried(filesystem.info, path)) == mark
+            return is_unchanged(shard)
         except UnreadableError:
             return False
 
     with ThreadPoolExecutor(_ASKERS) as pool:
-        same = list(pool.map(lambda shard: is_same(shard.url, shard.mark), shards))
+        same = list(pool.map(is_same, shards))
     if changed := [shard.url for shard, is_same in zip(shards, same, strict=True) if not is_same]:
         more = f" and {len(changed) - 1:,} other files have" if len(changed) > 1 else " has"
         raise InputError(
