@@ -6,7 +6,8 @@ CSRMError                   anything a user can mend
 ├── InputError              an input file or folder is missing or unreadable
 ├── TargetError             an output folder cannot be written to, or somebody else does
 ├── CheckpointError         a model folder is incomplete or of another kind
-└── EndpointError           a chat endpoint is named wrongly or refuses us
+├── EndpointError           a chat endpoint is named wrongly or refuses us
+└── ClusterError            a cluster cannot be reached, or does not know a job
 
 Every message is one line that names the file (or row) and says what to do.
 """
@@ -14,6 +15,7 @@ Every message is one line that names the file (or row) and says what to do.
 __all__ = [
     "CSRMError",
     "CheckpointError",
+    "ClusterError",
     "ConfigurationError",
     "EndpointError",
     "InputError",
@@ -48,3 +50,7 @@ class CheckpointError(CSRMError):
 
 class EndpointError(CSRMError):
     """A chat endpoint is named wrongly, or refuses us for good."""
+
+
+class ClusterError(CSRMError):
+    """A Ray cluster cannot be reached, refuses us, or does not know a job."""

@@ -15,10 +15,12 @@ from jobs.configurations import configurations
 from jobs.demo import demo
 from jobs.evaluate import evaluate
 from jobs.filter.command import filter_records
+from jobs.jobs_command import jobs_group
 from jobs.pairs.command import pairs
 from jobs.report.command import report
 from jobs.score import score
 from jobs.strictness import strictness
+from jobs.submit import submit
 from jobs.train import train
 
 __all__ = ["cli", "main"]
@@ -70,6 +72,8 @@ cli.add_command(configurations)
 cli.add_command(filter_records)
 cli.add_command(report)
 cli.add_command(pairs)
+cli.add_command(submit)
+cli.add_command(jobs_group)
 cli.add_command(completion)
 
 

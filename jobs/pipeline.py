@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import sys
@@ -63,6 +64,8 @@ class Pools:
     """How many actors each stage has, and what they may use."""
 
     num_scorers: int
+    max_scorers: int
+    """With nodes that are added. More than `num_scorers` only where those that are there have no room for another."""
     num_threads: int
     """Threads of one scorer."""
     scorer_cpus: float
@@ -96,11 +99,17 @@ def size_pools(
     cores = max(1, int(sum(cpus_per_node)))
     on_gpu = num_gpus > 0
     num_scorers = min(num_actors or num_gpus or min(cores, max_replicas), max(1, num_shards))
-    num_threads = max(1, min(cores // num_scorers, int(min(cpus_per_node, default=1)), MAX_THREADS))
+    smallest = max(1, int(min(cpus_per_node, default=1)))
+    num_threads = max(1, min(cores // num_scorers, smallest, MAX_THREADS))
+    # On larger nodes cores share what reading and writing need, so that no further scorer finds room there.
+    share = SCORE_SHARE if on_gpu else 1 - (READ_SHARE + WRITE_SHARE) / min(smallest, CORES_PER_READER)
+    scorer_cpus = share * min(1.0 if on_gpu else num_threads, cores / num_scorers)
+    is_elastic = num_actors is None and (on_gpu or max_replicas >= cores)
     return Pools(
         num_scorers=num_scorers,
+        max_scorers=max(num_scorers, num_shards) if is_elastic else num_scorers,
         num_threads=num_threads,
-        scorer_cpus=SCORE_SHARE * min(1.0 if on_gpu else num_threads, cores / num_scorers),
+        scorer_cpus=math.floor(scorer_cpus * 10_000) / 10_000,  # Ray rounds to four places, up perhaps
         scorer_gpus=1 / -(-num_scorers // num_gpus) if on_gpu else 0,
         num_readers=max(1, cores - num_scorers if on_gpu else cores // CORES_PER_READER),
         num_writers=max(1, cores // CORES_PER_READER),
@@ -253,7 +262,7 @@ def score_shards(work: Sequence[Work], job: Job) -> Iterator[Outcome]:
             fn_constructor_args=(job, pools.num_threads),
             batch_size=1,
             batch_format="pyarrow",
-            compute=ActorPoolStrategy(size=pools.num_scorers),
+            compute=ActorPoolStrategy(min_size=pools.num_scorers, max_size=pools.max_scorers),
             num_cpus=pools.scorer_cpus,
             num_gpus=pools.scorer_gpus,
         )

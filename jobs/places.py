@@ -13,11 +13,11 @@ from typing import Any, TypeVar
 
 import click
 
-__all__ = ["Place", "date_option", "endpoint_option", "fill", "read_date"]
+__all__ = ["DATE_META", "Place", "date_option", "endpoint_option", "fill", "read_date"]
 
 _TEMPLATE = re.compile(r"\{date(?:-(\d{1,4}))?\}")
 _LIKE_ONE = re.compile(r"\{date\W[^}]*\}")
-_META = "csrm.date"
+DATE_META = "csrm.date"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -60,7 +60,7 @@ class Place(click.Path):
         """Check and fill."""
         place = super().convert(value, parameter, context)
         try:
-            return fill(str(place), context.meta.get(_META) if context else None)
+            return fill(str(place), context.meta.get(DATE_META) if context else None)
         except (ValueError, OverflowError) as error:
             self.fail(str(error), parameter, context)
 
@@ -69,7 +69,7 @@ def _note(context: click.Context, parameter: click.Parameter, value: str | None)
     if value is None:
         return
     try:
-        context.meta[_META] = read_date(value, datetime.now(UTC).date())
+        context.meta[DATE_META] = read_date(value, datetime.now(UTC).date())
     except ValueError:
         raise click.BadParameter(f"{value!r} is neither today, yesterday nor a day as 2026-11-20") from None
 

@@ -48,6 +48,27 @@ def test_pools_fit_the_cluster(nodes, num_gpus, num_shards, num_actors, max_repl
         assert pools.num_scorers == min(num_actors, max(1, num_shards))
 
 
+@given(
+    num_cores=st.integers(1, 31),
+    num_nodes=st.integers(0, 8),
+    num_gpus=st.integers(0, 16),
+    num_actors=st.none() | st.integers(1, 300),
+    max_replicas=st.integers(1, 500),
+)
+def test_nodes_that_are_added_get_scorers_and_those_that_are_there_no_more(
+    num_cores, num_nodes, num_gpus, num_actors, max_replicas
+):
+    pools = size_pools([num_cores] * num_nodes, num_gpus, 1000, num_actors=num_actors, max_replicas=max_replicas)
+    cores = num_cores * num_nodes
+    is_limited = num_actors is not None or (not num_gpus and max_replicas < max(1, cores))
+    assert pools.max_scorers == (pools.num_scorers if is_limited else 1000)
+    if not is_limited and not num_gpus and num_nodes:
+        left = num_cores - num_cores * pools.scorer_cpus
+        assert round(pools.scorer_cpus, 4) == pools.scorer_cpus, "Ray would round it"
+        assert left + 1e-9 >= READ_SHARE + WRITE_SHARE
+        assert left < pools.scorer_cpus, "room for one that has no core"
+
+
 @pytest.mark.parametrize(
     ("nodes", "num_gpus", "scorers", "threads", "readers"),
     [([1], 0, 1, 1, 1), ([2], 0, 2, 1, 1), ([16], 0, 16, 1, 2), ([2] * 4, 0, 8, 1, 1), ([16], 1, 1, 8, 15)],
