@@ -18,6 +18,7 @@ __all__ = ["DATE_META", "Place", "date_option", "endpoint_option", "fill", "read
 _TEMPLATE = re.compile(r"\{date(?:-(\d{1,4}))?\}")
 _LIKE_ONE = re.compile(r"\{date\W[^}]*\}")
 DATE_META = "csrm.date"
+_ENDPOINT = "AWS_ENDPOINT_URL_S3"
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -87,7 +88,7 @@ def date_option(command: Command) -> Command:
 
 
 def endpoint_option(command: Command) -> Command:
-    """Give a command `--s3-endpoint`; this process, and every worker that it starts, then uses that store."""
+    """Give a command `--s3-endpoint`: as long as it runs, this process and its workers use that store."""
     return click.option(
         "--s3-endpoint",
         expose_value=False,
@@ -98,5 +99,15 @@ def endpoint_option(command: Command) -> Command:
 
 
 def _use_endpoint(context: click.Context, parameter: click.Parameter, value: str | None) -> None:
-    if value:
-        os.environ["AWS_ENDPOINT_URL_S3"] = value
+    if not value:
+        return
+    before = os.environ.get(_ENDPOINT)
+    os.environ[_ENDPOINT] = value
+    context.call_on_close(lambda: _put_back(before))
+
+
+def _put_back(value: str | None) -> None:
+    if value is None:
+        os.environ.pop(_ENDPOINT, None)
+    else:
+        os.environ[_ENDPOINT] = value

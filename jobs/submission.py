@@ -83,9 +83,9 @@ class Submission:
         if command is None:
             known = [one for one in COMMANDS if one in group.commands]
             raise InputError(f"{name!r} is no command for a cluster; {nearest(name, known)}")
-        context = command.make_context(name, list(rest), parent=root)
-        given, _, _ = command.make_parser(context).parse_args(list(rest))
-        day = context.meta.get(DATE_META)
+        with command.make_context(name, list(rest), parent=root) as context:
+            given, _, _ = command.make_parser(context).parse_args(list(rest))
+            day = context.meta.get(DATE_META)
         files: dict[str, bytes] = {}
         written = write_arguments(command, given, lambda one, text: _moved(one, text, day, files, paths_on_cluster))
         today = datetime.now(UTC).date()

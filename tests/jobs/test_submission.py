@@ -1,6 +1,7 @@
 """What is submitted means on the cluster what it means here, has one name, and holds nothing of this machine's."""
 
 import json
+import os
 import re
 import shlex
 from datetime import UTC, datetime
@@ -198,6 +199,15 @@ def test_nothing_of_this_environment_is_forwarded_but_what_is_named(monkeypatch)
     found = submission_of("score", *S3, variables=read_variables(["AWS_ENDPOINT_URL_S3=http://minio:9000/a=b"]))
     assert found.environment == {**ALWAYS, "AWS_ENDPOINT_URL_S3": "http://minio:9000/a=b"}
     assert "secret" not in json.dumps([found.environment, found.entrypoint])
+
+
+def test_reading_a_command_leaves_this_process_as_it_was(monkeypatch):
+    monkeypatch.delenv("AWS_ENDPOINT_URL_S3", raising=False)
+    assert "--s3-endpoint" in submission_of("score", *S3, "--s3-endpoint", "http://minio:9000").command
+    assert "AWS_ENDPOINT_URL_S3" not in os.environ
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://mine")
+    submission_of("score", *S3, "--s3-endpoint", "http://minio:9000")
+    assert os.environ["AWS_ENDPOINT_URL_S3"] == "http://mine"
 
 
 @pytest.mark.parametrize(("name", "ending"), [("score", "--num-gpus 4"), ("train", "--num-workers 4 --use-gpu")])
