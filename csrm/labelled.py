@@ -1,8 +1,9 @@
-"""Labelled rows, read from JSON Lines: what training learns from and evaluation measures against.
+"""Labelled rows, read from files: what training learns from and evaluation measures against.
 
 - judgement: `{id, source, messages, clauses: [{category, guideline, violated}]}`, optionally `domain`. `violated` is
   true, false or null; a null label is unknown and its clause is dropped from the row.
-- preference: `{id, messages, chosen, rejected}`: two replies to one history, `chosen` judged the less harmful.
+- preference: `{id, messages, chosen, rejected}`: two replies to one history, `chosen` judged the less harmful; also
+  Parquet, and with `prompt` for the history and replies as messages, as `csrm pairs` and `csrm rules select` write.
 - binary: `{id, messages, harmful}`: harmful or not under a general policy.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from csrm.configurations import Clause
-from csrm.conversations import Message, as_conversation
+from csrm.conversations import Message, as_conversation, parse_record
 from csrm.errors import InputError, RecordError
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "read_json_lines",
     "read_labelled",
     "read_preferences",
+    "read_rows",
     "share_prompts",
 ]
 
@@ -110,20 +112,38 @@ def read_binary(path: str | Path) -> list[BinaryRow]:
 
 
 def read_preferences(path: str | Path) -> list[PreferenceRow]:
-    """Read preference rows, `{id, messages, chosen, rejected}`; pairs of equal replies are left out."""
-    return preference_rows(path, read_json_lines(path))
+    """Read preference rows, JSON Lines or Parquet; pairs of equal replies are left out.
+
+    Raises:
+        InputError: a row is no pair of replies to one history; the message names file and line.
+    """
+    return preference_rows(path, read_rows(path))
 
 
 def preference_rows(path: str | Path, raw_rows: Iterable[tuple[int, dict[str, Any]]]) -> list[PreferenceRow]:
     """Preference rows from the numbered lines of a file; see `read_preferences`."""
     rows = []
     for number, raw in raw_rows:
-        chosen, rejected = (str(_field(path, number, raw, name)) for name in ("chosen", "rejected"))
+        history, chosen, rejected = _pair(path, number, raw)
         if chosen != rejected:
-            conversation, split = _conversation(path, number, raw), str(raw.get("split", ""))
-            id = str(raw.get("id", number))
-            rows.append(PreferenceRow(id=id, conversation=conversation, chosen=chosen, rejected=rejected, split=split))
+            id, split = str(raw.get("id", number)), str(raw.get("split", ""))
+            rows.append(PreferenceRow(id=id, conversation=history, chosen=chosen, rejected=rejected, split=split))
     return rows
+
+
+def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """(number, object) of each row of a .parquet, .jsonl or .jsonl.gz file, the first being 1."""
+    if not str(path).endswith(".parquet"):
+        yield from read_json_lines(path)
+        return
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            yield from enumerate((row for batch in file.iter_batches(batch_size=1024) for row in batch.to_pylist()), 1)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: not readable as Parquet ({error})") from None
 
 
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -209,6 +229,19 @@ def _conversation(path: str | Path, number: int, raw: dict[str, Any]) -> list[Me
         return as_conversation(_field(path, number, raw, "messages"))
     except RecordError as error:
         raise InputError(f"{path}, line {number}: {error}") from None
+
+
+def _pair(path: str | Path, number: int, raw: dict[str, Any]) -> tuple[list[Message], str, str]:
+    """History, chosen and rejected reply of a row."""
+    for name in ("chosen", "rejected"):
+        _field(path, number, raw, name)
+    try:
+        chosen, rejected = dict(parse_record(raw)).values()
+    except RecordError as error:
+        raise InputError(f"{path}, line {number}: {error}") from None
+    if chosen[:-1] != rejected[:-1] or {chosen[-1].role, rejected[-1].role} != {"assistant"}:
+        raise InputError(f"{path}, line {number}: chosen and rejected are no two replies to one history")
+    return chosen[:-1], chosen[-1].content, rejected[-1].content
 
 
 def _field(path: str | Path, number: int, raw: dict[str, Any], name: str) -> Any:

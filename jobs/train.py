@@ -33,7 +33,7 @@ MANY = "May be given several times."
     multiple=True,
     type=click.Path(),
     metavar="PATH",
-    help=f"Pairs of replies to rank, JSON Lines. {MANY}",
+    help=f"Pairs of replies to rank, JSON Lines or Parquet. {MANY}",
 )
 @click.option(
     "--strictness-pairs", type=click.Path(), metavar="FILE", help="Pairs of guidelines that `csrm strictness` kept."

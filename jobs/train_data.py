@@ -174,10 +174,10 @@ def _judgements(entry: str, quality: Quality, files: list[dict[str, Any]]) -> li
 
 
 def _pairs(path: str, quality: Quality, files: list[dict[str, Any]]) -> list[PreferenceRow]:
-    from csrm.labelled import preference_rows, read_json_lines
+    from csrm.labelled import preference_rows, read_rows
     from csrm.training.data_quality import PREFERENCE_COLUMNS, survey
 
-    lines = list(read_json_lines(path))
+    lines = list(read_rows(path))
     survey((raw for _, raw in lines), PREFERENCE_COLUMNS, quality)
     rows = preference_rows(path, lines)
     files.append(_facts(path) | {"rows": len(rows)})

@@ -18,7 +18,7 @@ from csrm.messages import Message
 __all__ = ["Quality", "clean_preferences", "clean_rows", "survey"]
 
 JUDGEMENT_COLUMNS = frozenset({"id", "source", "split", "domain", "messages", "clauses"})
-PREFERENCE_COLUMNS = frozenset({"id", "source", "split", "messages", "chosen", "rejected"})
+PREFERENCE_COLUMNS = frozenset({"id", "source", "split", "messages", "prompt", "chosen", "rejected"})
 EVALUATION_SPLIT = "eval"
 
 

@@ -2,6 +2,8 @@
 
 import json
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from csrm import Clause, InputError, Message
@@ -76,6 +78,36 @@ def test_preferences_are_read_and_equal_replies_left_out(tmp_path):
     assert (pair.id, pair.split) == ("a", "train")
     assert chosen == [Message("user", "How?"), Message("assistant", "No.")]
     assert rejected[-1] == Message("assistant", "Thus.")
+
+
+def test_pairs_may_be_parquet_and_written_as_messages(tmp_path):
+    history = [{"role": "user", "content": "How?"}]
+    rows = [
+        {"prompt": history, "chosen": [reply("No.")], "rejected": [reply("Thus.")], "margin": 1.5},
+        *[{"prompt": history, "chosen": [reply(f"{n}")], "rejected": [reply("x")], "margin": 0.1} for n in range(2000)],
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "pairs.parquet")
+    read = read_preferences(tmp_path / "pairs.parquet")
+    assert [row.id for row in read] == [str(number) for number in range(1, 2002)]
+    assert read[0].replies()[0] == [Message("user", "How?"), Message("assistant", "No.")]
+    assert read == read_preferences(write(tmp_path / "pairs.jsonl", *rows))
+
+
+def reply(text):
+    return {"role": "assistant", "content": text}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"chosen": [{"role": "user", "content": "a"}, reply("b")], "rejected": [reply("c")]},
+        {"prompt": "a", "chosen": [{"role": "user", "content": "b"}], "rejected": [{"role": "user", "content": "c"}]},
+    ],
+)
+def test_what_is_no_pair_of_replies_to_one_history_is_told(tmp_path, row):
+    path = write(tmp_path / "pairs.jsonl", row)
+    with pytest.raises(InputError, match=r"pairs\.jsonl, line 1: .* no two replies to one history"):
+        read_preferences(path)
 
 
 def test_a_missing_reply_names_file_and_line(tmp_path):
