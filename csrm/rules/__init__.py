@@ -1,0 +1,65 @@
+"""The rule pool: clauses that are each a configuration of their own, so that responses × rules is a compliance matrix.
+
+`safety_rules.yaml` holds 100 safety rules in this project's own words, on content and on conduct; any configuration
+file is a pool as well.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+
+from csrm.configurations import Configuration, load_configurations
+
+__all__ = ["POOL", "load_rules"]
+
+POOL = Path(__file__).parent / "safety_rules.yaml"
+
+
+def load_rules(path: str | Path | Sequence[str | Path] | None = None) -> list[Configuration]:
+    """One configuration per rule, in the order of the file.
+
+    Args:
+        path: configuration files or folders, whose clauses are the rules; None takes the bundled pool. A clause that
+            is there several times under one context is one rule.
+
+    Returns:
+        Configurations of a single clause. Their ids are the clauses' categories (`Drug making`: `drug_making`),
+        numbered where they repeat; context and source are those of the configuration that the clause is from.
+
+    Raises:
+        ConfigurationError: A file cannot be read.
+    """
+    rules: dict[str, Configuration] = {}
+    seen = set()
+    for configuration in load_configurations(POOL if path is None else path):
+        for clause in configuration.clauses:
+            if (clause, configuration.context) in seen:
+                continue
+            seen.add((clause, configuration.context))
+            id = _free(_slug(clause.category), rules)
+            rules[id] = Configuration(
+                id=id,
+                title=clause.category,
+                clauses=(clause,),
+                threshold=configuration.threshold,
+                context=configuration.context,
+                source=configuration.source,
+            )
+    return list(rules.values())
+
+
+def _slug(category: str) -> str:
+    plain = unicodedata.normalize("NFKD", category).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "_", plain).strip("_").lstrip("0123456789_") or "rule"
+
+
+def _free(id: str, taken: dict[str, Configuration]) -> str:
+    """The id, or the first of id_2, id_3, … that nobody has."""
+    number, name = 1, id
+    while name in taken:
+        number += 1
+        name = f"{id}_{number}"
+    return name
