@@ -19,13 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from csrm.configurations import Clause
-from csrm.conversations import Message, as_conversation, parse_record
+from csrm.conversations import Message, Record, RecordColumns, as_conversation, parse_record
 from csrm.errors import InputError, RecordError
 
 __all__ = [
     "BinaryRow",
     "LabelledRow",
     "PreferenceRow",
+    "as_pair",
+    "hashed_draw",
     "holdout",
     "holdout_clauses",
     "labelled_rows",
@@ -39,6 +41,8 @@ __all__ = [
     "read_rows",
     "share_prompts",
 ]
+
+_PAIR = ("chosen", "rejected")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +150,21 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(f"{path}: not readable as Parquet ({error})") from None
 
 
+def as_pair(record: Record, columns: RecordColumns | None = None) -> tuple[list[Message], str, str]:
+    """History, chosen and rejected reply of a record, in any shape that `csrm.conversations` knows of pairs.
+
+    Raises:
+        RecordError: It holds no two replies to one history.
+    """
+    found = dict(parse_record(record, columns))
+    if tuple(found) != _PAIR:
+        raise RecordError("no chosen and rejected reply")
+    chosen, rejected = found.values()
+    if chosen[:-1] != rejected[:-1] or {chosen[-1].role, rejected[-1].role} != {"assistant"}:
+        raise RecordError("chosen and rejected are no two replies to one history")
+    return chosen[:-1], chosen[-1].content, rejected[-1].content
+
+
 def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(line number, object) of each line of a .jsonl or .jsonl.gz file."""
     opener = gzip.open if str(path).endswith(".gz") else open
@@ -169,7 +188,7 @@ def holdout(rows: Iterable[LabelledRow], share: float) -> tuple[list[LabelledRow
     held: list[LabelledRow] = []
     for row in rows:
         prompt = [message.content for message in row.conversation[:-1]] or [row.conversation[-1].content]
-        (held if _draw(*prompt) < share else kept).append(row)
+        (held if hashed_draw(*prompt) < share else kept).append(row)
     return kept, held
 
 
@@ -185,7 +204,7 @@ def holdout_clauses(rows: Iterable[LabelledRow], share: float) -> tuple[list[Lab
     kept: list[LabelledRow] = []
     held: list[LabelledRow] = []
     for row in rows:
-        is_held = [_draw(clause.category, clause.guideline) < share for clause in row.clauses]
+        is_held = [hashed_draw(clause.category, clause.guideline) < share for clause in row.clauses]
         (held if all(is_held) else kept).append(row if all(is_held) else only(row, [not out for out in is_held]))
     return kept, held
 
@@ -207,7 +226,7 @@ def only(row: LabelledRow, keep: Sequence[bool]) -> LabelledRow:
     return replace(row, clauses=clauses, violated=violated)
 
 
-def _draw(*texts: str) -> float:
+def hashed_draw(*texts: str) -> float:
     """A number in [0, 1) that is a function of the texts alone."""
     digest = hashlib.sha256("\x00".join(texts).encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
@@ -233,15 +252,12 @@ def _conversation(path: str | Path, number: int, raw: dict[str, Any]) -> list[Me
 
 def _pair(path: str | Path, number: int, raw: dict[str, Any]) -> tuple[list[Message], str, str]:
     """History, chosen and rejected reply of a row."""
-    for name in ("chosen", "rejected"):
+    for name in _PAIR:
         _field(path, number, raw, name)
     try:
-        chosen, rejected = dict(parse_record(raw)).values()
+        return as_pair(raw)
     except RecordError as error:
         raise InputError(f"{path}, line {number}: {error}") from None
-    if chosen[:-1] != rejected[:-1] or {chosen[-1].role, rejected[-1].role} != {"assistant"}:
-        raise InputError(f"{path}, line {number}: chosen and rejected are no two replies to one history")
-    return chosen[:-1], chosen[-1].content, rejected[-1].content
 
 
 def _field(path: str | Path, number: int, raw: dict[str, Any], name: str) -> Any:

@@ -18,6 +18,7 @@ from jobs.filter.command import filter_records
 from jobs.jobs_command import jobs_group
 from jobs.pairs.command import pairs
 from jobs.report.command import report
+from jobs.rules.command import rules
 from jobs.score import score
 from jobs.strictness import strictness
 from jobs.submit import submit
@@ -72,6 +73,7 @@ cli.add_command(configurations)
 cli.add_command(filter_records)
 cli.add_command(report)
 cli.add_command(pairs)
+cli.add_command(rules)
 cli.add_command(submit)
 cli.add_command(jobs_group)
 cli.add_command(completion)

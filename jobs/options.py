@@ -39,6 +39,8 @@ class ScoreOptions:
     """File or folder of safety configurations."""
     output: str
     """Folder that the matrix is written to, local or `s3://`."""
+    by_clause: bool = False
+    """Whether each of their clauses has a column of its own, in place of each configuration."""
     model: str | None = None
     """Model folder; None is the embedded model."""
     columns: RecordColumns = field(default_factory=RecordColumns)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from csrm.errors import InputError
+from csrm.rules import as_rules
 from jobs.columns import Work, other_columns, plan_work, reasons
 from jobs.commits import (
     MANIFEST,
@@ -150,6 +151,8 @@ def dry_run(options: ScoreOptions, out: Console, bench: Measured | None = None, 
 def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
     """Resolve options into a job, and its input into shards."""
     configurations = load_configurations(options.configurations)
+    if options.by_clause:
+        configurations = tuple(as_rules(configurations))
     model = read_model_facts(options.model)
     inputs = list_inputs(options.input)
     target = Folder.at(options.output)

@@ -45,6 +45,7 @@ def split_names(_: click.Context, __: click.Parameter, value: str | None) -> tup
 @click.option("--prompt-column", metavar="C", help="Column that holds the history before a response.")
 @click.option("--response-column", metavar="C", help="Column that holds the response to judge.")
 @click.option("--text-column", metavar="C", help="Column that holds a text to judge.")
+@click.option("--by-clause", is_flag=True, help="A column for each clause, in place of each configuration.")
 @click.option("--explain", is_flag=True, help="Also name the most violated clause of each cell.")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Score only the first N records.")
 @click.option(

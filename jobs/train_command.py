@@ -32,7 +32,7 @@ from jobs.train import DEFAULT_STEPS
 from jobs.train_data import Material, Proposing, Sources, read_material
 from jobs.train_report import follow, show_material, show_report, summarise
 from jobs.train_run import claim, fit, write_model
-from jobs.train_worker import Plan, Start, build_model
+from jobs.train_worker import Plan, Start, build_model, named_backbone
 
 __all__ = ["train"]
 
@@ -133,11 +133,8 @@ def _finish(model: CSRM, material: Material, options: TrainOptions, *, is_adapte
 
 
 def _start(values: dict[str, Any]) -> Start:
-    backbone = values["backbone"]
-    if Path(backbone).exists():
-        backbone = str(Path(backbone).absolute())  # workers run in folders of their own
     return Start(
-        backbone=backbone,
+        backbone=named_backbone(values["backbone"]),
         name=values["name"],
         num_probes=values["probes"],
         read_out=values["read_out"],

@@ -21,10 +21,19 @@ if TYPE_CHECKING:
     from csrm.encoding import Encoder
     from csrm.labelled import LabelledRow, PreferenceRow
     from csrm.training.data_quality import Quality
-    from csrm.training.sampler import Sampler, TrainingData
+    from csrm.training.sampler import BatchSource, TrainingData
     from csrm.training.trainer import TrainOptions
 
-__all__ = ["Material", "Proposing", "Sources", "named_endpoint", "read_material", "split_share", "stream_parts"]
+__all__ = [
+    "Material",
+    "Proposing",
+    "Sources",
+    "file_facts",
+    "named_endpoint",
+    "read_material",
+    "split_share",
+    "stream_parts",
+]
 
 DRAW_SHARE = 0.2
 """Of a core's scheduling slot, for a process that draws batches; training takes the rest."""
@@ -111,8 +120,8 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
         topics, rng = contrast.load_contrasts(), np.random.default_rng(seed)
         rows += contrast.contrast_rows(topics, rng, sources.num_contrasts)
         rows += exchanges.exchange_rows(exchanges.load_exchanges(), topics, rng, sources.num_exchanges)
-        files.append(_facts(contrast.LIBRARY) | {"rows": sources.num_contrasts})
-        files += [_facts(path) for path in exchanges.LIBRARY]
+        files.append(file_facts(contrast.LIBRARY) | {"rows": sources.num_contrasts})
+        files += [file_facts(path) for path in exchanges.LIBRARY]
         frames = Frames(refusals=topics[0].refusals, openers=topics[0].openers)
     rows = clean_rows(rows, quality, excluded=excluded, max_characters=max_characters)
     pairs = [row for path in sources.preferences for row in _pairs(path, preference_quality, files)]
@@ -122,7 +131,7 @@ def read_material(sources: Sources, *, max_characters: int, seed: int) -> Materi
         raise InputError("nothing is left to train on; see what was left out, and --holdout")
     strictness = load_pairs(sources.strictness_pairs).pairs if sources.strictness_pairs else ()
     others = [*sources.exclude_prompts, *([sources.strictness_pairs] if sources.strictness_pairs else [])]
-    files += [_facts(path) for path in others]
+    files += [file_facts(path) for path in others]
     training = TrainingData(rows=kept, preferences=pairs, strictness=strictness, frames=frames)
     return Material(training=training, held=held, rows=quality, preferences=preference_quality, files=files)
 
@@ -169,7 +178,7 @@ def _judgements(entry: str, quality: Quality, files: list[dict[str, Any]]) -> li
     rows = [row for row in labelled_rows(path, lines) if row.id not in marked]
     quality.evaluation_rows += len(marked)
     kept, held = holdout(rows, share or 0.0)
-    files.append(_facts(path) | {"rows": len(kept), "held_out": len(held)})
+    files.append(file_facts(path) | {"rows": len(kept), "held_out": len(held)})
     return kept
 
 
@@ -180,11 +189,12 @@ def _pairs(path: str, quality: Quality, files: list[dict[str, Any]]) -> list[Pre
     lines = list(read_rows(path))
     survey((raw for _, raw in lines), PREFERENCE_COLUMNS, quality)
     rows = preference_rows(path, lines)
-    files.append(_facts(path) | {"rows": len(rows)})
+    files.append(file_facts(path) | {"rows": len(rows)})
     return rows
 
 
-def _facts(path: str | Path) -> dict[str, Any]:
+def file_facts(path: str | Path) -> dict[str, Any]:
+    """Name and digest of a file, for the record."""
     return {"file": Path(path).name, "sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest()}
 
 
@@ -205,7 +215,7 @@ def _excluded_prompts(paths: Sequence[str]) -> set[str]:
 
 
 def stream_parts(
-    source: ray.ObjectRef[tuple[Sampler, Encoder]],
+    source: ray.ObjectRef[tuple[BatchSource, Encoder]],
     options: TrainOptions,
     *,
     first: int,
@@ -256,7 +266,7 @@ class Drawer:
 
     def __init__(
         self,
-        source: ray.ObjectRef[tuple[Sampler, Encoder]],
+        source: ray.ObjectRef[tuple[BatchSource, Encoder]],
         options: TrainOptions,
         rank: int,
         num_workers: int,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from csrm.model import CSRM
     from csrm.training.trainer import TrainOptions
 
-__all__ = ["Plan", "Start", "build_model", "train_loop"]
+__all__ = ["Plan", "Start", "build_model", "named_backbone", "train_loop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,11 @@ class Plan:
     save_every: int
     """Steps between checkpoints."""
     strategy: Literal["ddp", "fsdp"] = "ddp"
+
+
+def named_backbone(name: str) -> str:
+    """A backbone as workers, which run in folders of their own, find it: a hub's name, or an absolute path."""
+    return str(Path(name).absolute()) if Path(name).exists() else name
 
 
 def build_model(start: Start) -> CSRM:

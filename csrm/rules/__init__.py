@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from csrm.configurations import Configuration, load_configurations
 
-__all__ = ["POOL", "load_rules"]
+__all__ = ["POOL", "as_rules", "load_rules"]
 
 POOL = Path(__file__).parent / "safety_rules.yaml"
 
@@ -22,19 +22,27 @@ def load_rules(path: str | Path | Sequence[str | Path] | None = None) -> list[Co
     """One configuration per rule, in the order of the file.
 
     Args:
-        path: configuration files or folders, whose clauses are the rules; None takes the bundled pool. A clause that
-            is there several times under one context is one rule.
-
-    Returns:
-        Configurations of a single clause. Their ids are the clauses' categories (`Drug making`: `drug_making`),
-        numbered where they repeat; context and source are those of the configuration that the clause is from.
+        path: configuration files or folders, whose clauses are the rules; None takes the bundled pool.
 
     Raises:
         ConfigurationError: A file cannot be read.
     """
+    return as_rules(load_configurations(POOL if path is None else path))
+
+
+def as_rules(configurations: Iterable[Configuration]) -> list[Configuration]:
+    """One configuration per clause, in the order of the clauses.
+
+    Args:
+        configurations: whose clauses are the rules. A clause that is there several times under one context is one rule.
+
+    Returns:
+        Configurations of a single clause. Their ids are the clauses' categories (`Drug making`: `drug_making`),
+        numbered where they repeat; context, threshold and source are those of the configuration that holds the clause.
+    """
     rules: dict[str, Configuration] = {}
     seen = set()
-    for configuration in load_configurations(POOL if path is None else path):
+    for configuration in configurations:
         for clause in configuration.clauses:
             if (clause, configuration.context) in seen:
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -14,7 +15,15 @@ from csrm.framing import Frames
 from csrm.labelled import LabelledRow, PreferenceRow
 from csrm.strictness import StrictnessPair
 
-__all__ = ["Sampler", "TrainingData"]
+__all__ = ["BatchSource", "Sampler", "TrainingData"]
+
+
+class BatchSource(Protocol):
+    """Whatever draws the batches of a run."""
+
+    def draw(self, step: int) -> Batch:
+        """The batch of a step (the first is 0), a function of its number alone."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from csrm.model import CSRM, Encoded, TokenIds
 from csrm.policies.splitting import split_guideline
 from csrm.training.objective import Losses, batch_losses
 from csrm.training.options import TrainOptions, learning_rate
-from csrm.training.sampler import Sampler, TrainingData
+from csrm.training.sampler import BatchSource, Sampler, TrainingData
 from csrm.training.workers import sum_gradients, sum_over_workers, whole
 
 __all__ = [
@@ -188,7 +188,7 @@ def _counts(reward_RK: Tensor, part: Part) -> Tensor:
 
 def train(
     model: CSRM,
-    sampler: Sampler,
+    sampler: BatchSource,
     options: TrainOptions,
     *,
     on_step: Callable[[Step], None] = lambda step: None,
@@ -232,7 +232,7 @@ def make_library(model: CSRM, rows: Sequence[LabelledRow]) -> ClauseLibrary:
 
 
 def draw_parts(
-    sampler: Sampler,
+    sampler: BatchSource,
     encoder: Encoder,
     number: int,
     options: TrainOptions,

@@ -1,0 +1,171 @@
+"""`csrm rules select`: pairs labelled by the rules that matter for each."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from jobs.places import Place, date_option, endpoint_option
+
+if TYPE_CHECKING:
+    from jobs.rules.labels import Counts, RatedPairs
+
+__all__ = ["select"]
+
+SHOWN_RULES = 10
+
+
+def parquet_file(_: click.Context, __: click.Parameter, value: str) -> str:
+    """Return an --output that is named as Parquet."""
+    if not value.lower().endswith(".parquet"):
+        raise click.BadParameter(f"{value}: name it .parquet, which is what it will be")
+    return value
+
+
+@click.command()
+@click.argument("input", type=Place())
+@click.option(
+    "-o", "--output", required=True, type=Place(), callback=parquet_file, metavar="FILE", help="Labels, .parquet."
+)
+@click.option("--top-k", type=click.IntRange(min=1), default=5, show_default=True, metavar="K", help="Rules of a pair.")
+@click.option(
+    "--min-margin",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    metavar="M",
+    help="Leave out pairs whose rules sum up to less.  [default: ties only]",
+)
+@click.option("--adapter", type=Place(), metavar="DIR", help="Let a trained adapter name the rules; INPUT is records.")
+@click.option(
+    "--rules",
+    "pool",
+    type=Place(),
+    metavar="PATH",
+    help="With --adapter: configurations whose clauses are rules.  [default: 100 of our own]",
+)
+@click.option(
+    "-m", "--model", type=Place(), metavar="DIR", help="With --adapter: what rates.  [default: the embedded csrm-mini]"
+)
+@click.option("--id-column", metavar="C", help="With --adapter: column that names a record.")
+@date_option
+@endpoint_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+def select(input: str, output: str, as_json: bool, top_k: int, min_margin: float, **adapting: Any) -> None:
+    """Choose the rules that matter for each pair of replies, and label the pair with them.
+
+    INPUT is a matrix of csrm rules rate over records with `chosen` and `rejected` replies, in either order. The rules
+    with the largest relevance + ½·|discrepancy| are taken, and the reply that keeps them better, in sum, is chosen
+    (arXiv 2501.15453). With --adapter INPUT is the records themselves: the adapter names the rules, and the replies
+    are rated on these alone.
+
+    FILE has a row per pair: prompt, chosen, rejected and margin as TRL and csrm train --preferences read them, the
+    rules with their ratings, and the matrix's kept columns. Pairs that the rules leave open are counted and left out.
+
+    \b
+    Examples:
+      csrm rules select runs/rated --output labels.parquet
+      csrm rules select runs/rated --min-margin 0.5 --output labels.parquet
+      csrm rules select pairs.jsonl --adapter my-adapter --output labels.parquet
+    """
+    from csrm.errors import InputError
+    from jobs.rules.labels import Counts
+    from jobs.storage import open_location, publish_file
+
+    open_location(output)  # a URL that nobody can write to is told at once
+    if adapting["adapter"] is None and (given := [name for name, value in adapting.items() if value]):
+        raise click.UsageError(f"--{given[0].replace('_', '-').replace('pool', 'rules')} is read with --adapter alone")
+    counts, settings = Counts(), {"num_rules": top_k, "min_margin": min_margin}
+    rated = (
+        _adapted(input, adapting, counts, settings) if adapting["adapter"] else _rated(input, output, counts, settings)
+    )
+    with tempfile.TemporaryDirectory(prefix="csrm-rules-") as folder:
+        file = Path(folder) / "labels.parquet"
+        write(rated, file, counts)
+        if not counts.pairs:
+            raise InputError(f"{input}: nothing to write: {' · '.join(describe(counts)) or 'no pairs'}")
+        publish_file(file, output)
+    if as_json:
+        click.echo(json.dumps({"output": output, **asdict(counts)}))
+    else:
+        show(counts, output)
+
+
+def _rated(matrix: str, output: str, counts: Counts, settings: dict[str, Any]) -> Iterator[RatedPairs]:
+    from jobs.matrix import Matrix
+    from jobs.rules.pairs import matrix_pairs
+
+    opened = Matrix.open(matrix)
+    opened.refuse_as_output(output)
+    return matrix_pairs(opened, counts, **settings)
+
+
+def _adapted(input: str, adapting: dict[str, Any], counts: Counts, settings: dict[str, Any]) -> Iterator[RatedPairs]:
+    import csrm
+    from csrm.rules import POOL, as_rules
+    from jobs.local_copies import load_configurations, local_model
+    from jobs.options import ScoreOptions
+    from jobs.rules.pairs import adapted_pairs
+    from jobs.rules.train_adapter import check_adapter
+
+    pool = adapting["pool"] or str(POOL)
+    rules = as_rules(load_configurations(pool))
+    with local_model(adapting["adapter"]) as folder:
+        adapter = check_adapter(csrm.CSRM.from_pretrained(folder), adapting["adapter"])
+    with local_model(adapting["model"]) as folder:
+        model = csrm.CSRM.from_pretrained(folder)
+    options = ScoreOptions(input=input, configurations=pool, output="-", id_column=adapting["id_column"])
+    return adapted_pairs(options, adapter, model, rules, counts, **settings)
+
+
+def write(rated: Iterable[RatedPairs], file: Path, counts: Counts) -> None:
+    """Write labels to a local file."""
+    import contextlib
+
+    import pyarrow.parquet as pq
+
+    from jobs.rules.labels import to_table
+
+    with contextlib.ExitStack() as stack:
+        writer = None
+        for some in rated:
+            counts.add(some)
+            table = to_table(some)
+            writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
+            writer.write_table(table)
+
+
+def describe(counts: Counts) -> list[str]:
+    """What was left out."""
+    left_out = {
+        "pairs that their rules leave open": counts.undecided,
+        "without ratings": counts.without_scores,
+        "records that hold no pair": counts.no_pair,
+    }
+    return [f"{count:,} {what}" for what, count in left_out.items() if count]
+
+
+def show(counts: Counts, output: str) -> None:
+    """Print which rules decide most, and what became of the pairs."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from jobs.summary import say
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("rule")
+    table.add_column("pairs", justify="right")
+    table.add_column("share", justify="right")
+    ranked = sorted(counts.per_rule.items(), key=lambda one: (-one[1], one[0]))
+    for rule, count in ranked[:SHOWN_RULES]:
+        table.add_row(rule, f"{count:,}", f"{count / counts.pairs:.1%}")
+    out = Console()
+    out.print(table)
+    more = f"{len(ranked) - SHOWN_RULES:,} more rules had a part · " if len(ranked) > SHOWN_RULES else ""
+    say(out, f"{more}{counts.first_chosen / counts.pairs:.1%} of the pairs: the input's own chosen reply")
+    say(out, " · ".join([f"{counts.pairs:,} pairs labelled", *describe(counts), output]))
