@@ -67,12 +67,15 @@ def report(
 
     Limits make it a gate: the exit code is 3, with a line for each limit that is not kept.
 
+    Of a file that csrm rules select wrote, it shows which rules decide most, with --by per value of a column.
+
     \b
     Examples:
       csrm report runs/chats
       csrm report runs/chats --output report.html --by lang
       csrm report runs/tonight --baseline runs/last-night --max-violation-rate children_app=0.02 --max-drift 0.2
       csrm report 'runs/{date}' --baseline 'runs/{date-7}' --date yesterday
+      csrm report labels.parquet --by category
     """
     from jobs.report.gates import Limits, read_rates
 
@@ -80,6 +83,13 @@ def report(
         limits = Limits(violation_rates=read_rates(rates), drift=max_drift, error_rate=max_error_rate)
     except ValueError as error:
         raise click.UsageError(f"--max-violation-rate {error}") from None
+    if location.lower().endswith(".parquet"):
+        if baseline or output or rates or max_drift is not None or max_error_rate is not None:
+            raise click.UsageError(
+                "labelled pairs are shown here, or with --json; pages, baselines and limits are of matrices"
+            )
+        _report_rules(location, by, as_json)
+        return
     if max_drift is not None and baseline is None:
         raise click.UsageError("--max-drift compares with a --baseline; give one")
     gates = _report(location, baseline, output, by, worst, limits, as_json)
@@ -88,6 +98,18 @@ def report(
         click.echo(gate.text, err=True)
     if failed:
         raise click.exceptions.Exit(GATE_EXIT)
+
+
+def _report_rules(location: str, by: tuple[str, ...], as_json: bool) -> None:
+    from rich.console import Console
+
+    from jobs.report.rules import find_rules, show_rules
+
+    findings = find_rules(location, by)
+    if as_json:
+        click.echo(json.dumps({"labels": location, **findings.to_json()}, ensure_ascii=False))
+    else:
+        show_rules(findings, Console())
 
 
 def _report(
