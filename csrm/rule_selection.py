@@ -27,6 +27,7 @@ __all__ = [
     "mutual_information",
     "ratings",
     "relevance",
+    "request_relevance",
 ]
 
 Floats = NDArray[np.floating]
@@ -67,6 +68,22 @@ def relevance(first_PK: Floats, second_PK: Floats) -> NDArray[np.float64]:
     responses touches it. The source asks a language model instead.
     """
     return (1 - np.minimum(first_PK, second_PK, dtype=np.float64)) / 2
+
+
+def request_relevance(reward_PK: Floats) -> NDArray[np.float64]:
+    """How much each rule has to do with what the user asks for, from the matrix's row of `csrm.rules.request`.
+
+    −s, the log-odds that the user's own words break the rule, standardised over the pool: mean 0 and standard deviation
+    1 within each pair. A relevance must differ between rules by as much as discrepancies do (up to 1 after their
+    weight), or it has no say. Zero throughout where all rules are equally far from the request.
+
+    Args:
+        reward_PK: log-odds of compliance of the request under each rule.
+    """
+    breaks_PK = -np.asarray(reward_PK, np.float64)
+    breaks_PK = breaks_PK - breaks_PK.mean(axis=1, keepdims=True)
+    spread_P1 = np.sqrt((breaks_PK**2).mean(axis=1, keepdims=True))
+    return np.divide(breaks_PK, spread_P1, out=np.zeros_like(breaks_PK), where=spread_P1 > 1e-9)
 
 
 def criterion(
@@ -116,17 +133,25 @@ def label(
 
 
 def label_pairs(
-    first_PK: Floats, second_PK: Floats, *, num_rules: int = NUM_RULES, min_margin: float = 0.0
+    first_PK: Floats,
+    second_PK: Floats,
+    relevance_PK: Floats | None = None,
+    *,
+    num_rules: int = NUM_RULES,
+    min_margin: float = 0.0,
 ) -> RuleLabels:
     """Choose the rules of each pair by relevance and discrepancy, and label it with them.
 
     Args:
         first_PK: ratings of the first responses.
         second_PK: ratings of the second responses.
+        relevance_PK: of each rule to each pair, such as `request_relevance`; None takes `relevance`, which needs the
+            ratings alone and chose less well (`tests/benchmarks/rule_labels.jsonl`).
         num_rules: rules of a pair.
         min_margin: abstain where |margin| is smaller.
     """
-    chosen_Pk = choose(criterion(relevance(first_PK, second_PK), first_PK, second_PK), num_rules)
+    relevance_PK = relevance(first_PK, second_PK) if relevance_PK is None else relevance_PK
+    chosen_Pk = choose(criterion(relevance_PK, first_PK, second_PK), num_rules)
     label_P, margin_P = label(first_PK, second_PK, chosen_Pk, min_margin=min_margin)
     return RuleLabels(chosen_Pk=chosen_Pk, label_P=label_P, margin_P=margin_P)
 

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from csrm.configurations import Configuration, load_configurations
+from csrm.messages import Message
 
-__all__ = ["POOL", "as_rules", "load_rules"]
+__all__ = ["POOL", "as_rules", "load_rules", "request"]
 
 POOL = Path(__file__).parent / "safety_rules.yaml"
 
@@ -57,6 +58,15 @@ def as_rules(configurations: Iterable[Configuration]) -> list[Configuration]:
                 source=configuration.source,
             )
     return list(rules.values())
+
+
+def request(conversation: Sequence[Message]) -> list[Message]:
+    """What users say before the last message, as one message of its own: what a pair of replies is about.
+
+    Scored under the rules it is one more row of the matrix, for `csrm.rule_selection.request_relevance`. Replies are
+    left out on purpose: what an assistant was talked into is no part of the question.
+    """
+    return [Message("user", "\n".join(message.content for message in conversation[:-1] if message.role == "user"))]
 
 
 def _slug(category: str) -> str:
