@@ -30,7 +30,7 @@ from csrm.training.state import load_weights
 from jobs.local_copies import load_configurations
 from jobs.pipeline import cluster
 from jobs.rules.labels import read_rule_sets
-from jobs.rules.train_adapter import KIND
+from jobs.rules.worker import ADAPTER
 from jobs.summary import say
 from jobs.train_data import file_facts
 from jobs.train_report import follow, summarise
@@ -118,7 +118,7 @@ def run(
     recalls = measure_recall(adapter, sets.take(is_held_P), pool, is_unseen_K)
     report = summarise(log) | {"recall": recalls}
     adapter.facts = {
-        "kind": KIND,
+        "kind": ADAPTER,
         "data": files,
         "options": own["options"],
         "recall": recalls,

@@ -80,6 +80,13 @@ class Counts:
     per_rule: dict[str, int] = field(default_factory=dict)
     """Of those written, how many each rule had a part in."""
 
+    def merge(self, other: Counts) -> None:
+        """Add what was counted elsewhere."""
+        for name in ("pairs", "undecided", "without_scores", "no_pair", "first_chosen"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for rule, count in other.per_rule.items():
+            self.per_rule[rule] = self.per_rule.get(rule, 0) + count
+
     def add(self, rated: RatedPairs) -> None:
         """Count pairs that were labelled."""
         is_decided = rated.label_P != 0

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,10 @@ import click
 from jobs.places import Place, date_option, endpoint_option
 
 if TYPE_CHECKING:
-    from jobs.rules.labels import Counts, RatedPairs
+    import pyarrow as pa
+
+    from jobs.rules.labels import Counts
+    from jobs.rules.worker import LabelJob, Task
 
 __all__ = ["select"]
 
@@ -50,13 +54,15 @@ def parquet_file(_: click.Context, __: click.Parameter, value: str) -> str:
     help="With --adapter: configurations whose clauses are rules.  [default: 100 of our own]",
 )
 @click.option(
-    "-m", "--model", type=Place(), metavar="DIR", help="With --adapter: what rates.  [default: the embedded csrm-mini]"
+    "-m", "--model", type=Place(), metavar="DIR", help="What rated, or rates.  [default: the matrix's own, csrm-mini]"
 )
 @click.option("--id-column", metavar="C", help="With --adapter: column that names a record.")
 @date_option
 @endpoint_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
-def select(input: str, output: str, as_json: bool, top_k: int, min_margin: float, **adapting: Any) -> None:
+def select(
+    input: str, output: str, adapter: str | None, as_json: bool, top_k: int, min_margin: float, **settings: Any
+) -> None:
     """Choose the rules that matter for each pair of replies, and label the pair with them.
 
     INPUT is a matrix of csrm rules rate over records with `chosen` and `rejected` replies, in either order. The rules
@@ -74,19 +80,16 @@ def select(input: str, output: str, as_json: bool, top_k: int, min_margin: float
       csrm rules select pairs.jsonl --adapter my-adapter --output labels.parquet
     """
     from csrm.errors import InputError
-    from jobs.rules.labels import Counts
+    from jobs import pipeline
+    from jobs.rules.pipeline import label_shards
     from jobs.storage import open_location, publish_file
 
     open_location(output)  # a URL that nobody can write to is told at once
-    if adapting["adapter"] is None and (given := [name for name, value in adapting.items() if value]):
-        raise click.UsageError(f"--{given[0].replace('_', '-').replace('pool', 'rules')} is read with --adapter alone")
-    counts, settings = Counts(), {"num_rules": top_k, "min_margin": min_margin}
-    rated = (
-        _adapted(input, adapting, counts, settings) if adapting["adapter"] else _rated(input, output, counts, settings)
-    )
+    job, tasks = _plan(input, output, adapter, num_rules=top_k, min_margin=min_margin, **settings)
     with tempfile.TemporaryDirectory(prefix="csrm-rules-") as folder:
         file = Path(folder) / "labels.parquet"
-        write(rated, file, counts)
+        with pipeline.cluster():
+            counts = write(label_shards(tasks, job), file)
         if not counts.pairs:
             raise InputError(f"{input}: nothing to write: {' · '.join(describe(counts)) or 'no pairs'}")
         publish_file(file, output)
@@ -96,48 +99,37 @@ def select(input: str, output: str, as_json: bool, top_k: int, min_margin: float
         show(counts, output)
 
 
-def _rated(matrix: str, output: str, counts: Counts, settings: dict[str, Any]) -> Iterator[RatedPairs]:
+def _plan(
+    input: str, output: str, adapter: str | None, *, pool: str | None, id_column: str | None, **settings: Any
+) -> tuple[LabelJob, list[Task]]:
+    """What is to be done, with a matrix or with an adapter."""
     from jobs.matrix import Matrix
-    from jobs.rules.pairs import matrix_pairs
+    from jobs.rules.pipeline import plan_matrix, plan_records
 
-    opened = Matrix.open(matrix)
-    opened.refuse_as_output(output)
-    return matrix_pairs(opened, counts, **settings)
-
-
-def _adapted(input: str, adapting: dict[str, Any], counts: Counts, settings: dict[str, Any]) -> Iterator[RatedPairs]:
-    import csrm
-    from csrm.rules import POOL, as_rules
-    from jobs.local_copies import load_configurations, local_model
-    from jobs.options import ScoreOptions
-    from jobs.rules.pairs import adapted_pairs
-    from jobs.rules.train_adapter import check_adapter
-
-    pool = adapting["pool"] or str(POOL)
-    rules = as_rules(load_configurations(pool))
-    with local_model(adapting["adapter"]) as folder:
-        adapter = check_adapter(csrm.CSRM.from_pretrained(folder), adapting["adapter"])
-    with local_model(adapting["model"]) as folder:
-        model = csrm.CSRM.from_pretrained(folder)
-    options = ScoreOptions(input=input, configurations=pool, output="-", id_column=adapting["id_column"])
-    return adapted_pairs(options, adapter, model, rules, counts, **settings)
+    if adapter is not None:
+        return plan_records(input, adapter, pool=pool, id_column=id_column, **settings)
+    if pool or id_column:
+        raise click.UsageError("--rules and --id-column are those of the matrix; give them to csrm rules rate")
+    matrix = Matrix.open(input)
+    matrix.refuse_as_output(output)
+    return plan_matrix(matrix, **settings)
 
 
-def write(rated: Iterable[RatedPairs], file: Path, counts: Counts) -> None:
-    """Write labels to a local file."""
-    import contextlib
-
+def write(labelled: Iterable[tuple[pa.Table | None, Counts]], file: Path) -> Counts:
+    """Write labels to a local file; return what became of all pairs."""
     import pyarrow.parquet as pq
 
-    from jobs.rules.labels import to_table
+    from jobs.rules.labels import Counts
 
+    totals = Counts()
     with contextlib.ExitStack() as stack:
         writer = None
-        for some in rated:
-            counts.add(some)
-            table = to_table(some)
-            writer = writer or stack.enter_context(pq.ParquetWriter(file, table.schema, compression="zstd"))
-            writer.write_table(table)
+        for labels, counts in labelled:
+            totals.merge(counts)
+            if labels is not None:
+                writer = writer or stack.enter_context(pq.ParquetWriter(file, labels.schema, compression="zstd"))
+                writer.write_table(labels)
+    return totals
 
 
 def describe(counts: Counts) -> list[str]:

@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from jobs.places import Place
 from jobs.train import train
 
-if TYPE_CHECKING:
-    from csrm.model import CSRM
-
-__all__ = ["check_adapter", "train_adapter"]
-
-KIND = "rule-adapter"
-"""What the facts of an adapter's checkpoint say that it is."""
+__all__ = ["train_adapter"]
 
 SHARED = (
     *("num_workers", "use_gpu", "strategy", "max_tokens", "max_characters", "backbone_lr", "head_lr", "dtype"),
@@ -84,16 +78,3 @@ train_adapter = click.Command(
         *(one for name in SHARED for one in train.params if one.name == name),
     ],
 )
-
-
-def check_adapter(model: CSRM, place: str) -> CSRM:
-    """A model, if it is an adapter.
-
-    Raises:
-        CheckpointError: It is something else.
-    """
-    from csrm.errors import CheckpointError
-
-    if model.facts.get("kind") != KIND:
-        raise CheckpointError(f"{place}: no rule adapter; train one with csrm rules train-adapter")
-    return model
