@@ -4,15 +4,16 @@
         --unseen beavertails_eval.jsonl.gz --unseen saferlhf_eval.jsonl.gz --unseen xstest_response_eval.jsonl.gz \
         > tests/benchmarks/rule_labels.jsonl
 
-Pairs of hh are those of its eval half. Pairs of rbr are replies to requests of one kind (behaviour and category) of which
-one shows a proper subset of the other's bad traits, as people marked them; `rbr held out` has the quarter of prompts that
-csrm-mini was not trained on, `rbr` all. Each line is a labeller on a data set: its accuracy, the share of pairs that it
-labels, the mutual information of its labels with the preferences in bits, and what the adaptive labeller has on it, each
-with a 95 % interval: resampled prompts of hh, replies of rbr (a pair weighs the product of its replies).
+Pairs of hh are those of its eval half. Pairs of rbr are replies to requests of one kind (behaviour and category) of
+which one shows a proper subset of the other's bad traits, as people marked them; `rbr held out` has the quarter of
+prompts that csrm-mini was not trained on, `rbr` all. Each line is a labeller on a data set: its accuracy, the share of
+pairs that it labels, the mutual information of its labels with the preferences in bits, and by how much the adaptive
+labeller is ahead of it, each with a 95 % interval: prompts of hh are resampled, and replies of rbr (a pair weighs the
+product of its replies).
 
-csrm-mini was trained on preferences of hh's other half, save those whose prompts are in the files `--unseen`. On these 372
-pairs the kind of relevance was chosen; `fixed 5` are the rules that together label them best, `fixed 5 (train)` the same
-on all of the other half, as a user would choose them.
+csrm-mini was trained on preferences of hh's other half, save those whose prompts are in the files `--unseen`. On these
+pairs the kind of relevance was chosen; `fixed 5` are the rules that together label them best, `fixed 5 (train)` the
+same on all of the other half, as a user would choose them.
 """
 
 from __future__ import annotations

@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from sklearn.metrics import mutual_info_score
 
-from csrm.rule_selection import choose, criterion, label, label_pairs, mutual_information, ratings, relevance
+from csrm.rule_selection import (
+    choose,
+    criterion,
+    label,
+    label_pairs,
+    mutual_information,
+    ratings,
+    relevance,
+    request_relevance,
+)
 
 FIRST = np.array([[0.9, -0.8, 0.2], [0.5, 0.5, 0.5]])
 SECOND = np.array([[0.7, 0.6, 0.4], [0.5, 0.9, -0.1]])
@@ -28,6 +37,26 @@ def test_ratings_by_hand():
 
 def test_relevance_by_hand():
     np.testing.assert_allclose(relevance(FIRST, SECOND), [[0.15, 0.9, 0.4], [0.25, 0.25, 0.55]])
+
+
+def test_relevance_to_a_request_by_hand():
+    found = request_relevance(np.array([[3.0, 1.0, -1.0, 1.0], [2.0, 2.0, 2.0, 2.0]]))
+    np.testing.assert_allclose(found, [[-(2**0.5), 0, 2**0.5, 0], [0, 0, 0, 0]], atol=1e-12)
+
+
+@given(pairs(), st.sampled_from([0.25, 4.0]), st.integers(-3, 3))
+def test_relevance_to_a_request_knows_neither_scale_nor_offset(case, scale, offset):
+    reward = case[0]
+    np.testing.assert_allclose(request_relevance(scale * reward + offset), request_relevance(reward), atol=1e-9)
+    np.testing.assert_allclose(
+        request_relevance(np.repeat(reward, 3, axis=1))[:, ::3], request_relevance(reward), atol=1e-9
+    )
+
+
+def test_a_relevance_of_ones_own_takes_the_place_of_that_of_the_ratings():
+    relevance_23 = np.array([[9.0, 0, 8], [0, 0, 9]])
+    assert label_pairs(FIRST, SECOND, relevance_23, num_rules=2).chosen_Pk.tolist() == [[0, 2], [2, 1]]
+    assert label_pairs(FIRST, SECOND, num_rules=2).chosen_Pk.tolist() == [[1, 2], [2, 1]]
 
 
 def test_criterion_by_hand():
