@@ -83,10 +83,10 @@ def request_relevance(reward_PK: Floats, neutral_K: Floats | float = 0.0) -> NDA
         reward_PK: log-odds of compliance of the request under each rule.
         neutral_K: those of innocuous requests, their mean.
     """
-    breaks_PK = neutral_K - np.asarray(reward_PK, np.float64)
+    breaks_PK = np.subtract(neutral_K, reward_PK, dtype=np.float64)
     breaks_PK = breaks_PK - breaks_PK.mean(axis=1, keepdims=True)
     spread_P1 = np.sqrt((breaks_PK**2).mean(axis=1, keepdims=True))
-    return np.divide(breaks_PK, spread_P1, out=np.zeros_like(breaks_PK), where=spread_P1 > 1e-9)
+    return np.asarray(np.divide(breaks_PK, spread_P1, out=np.zeros_like(breaks_PK), where=spread_P1 > 1e-9))
 
 
 def criterion(
