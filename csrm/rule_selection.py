@@ -70,20 +70,23 @@ def relevance(first_PK: Floats, second_PK: Floats) -> NDArray[np.float64]:
     return (1 - np.minimum(first_PK, second_PK, dtype=np.float64)) / 2
 
 
-def request_relevance(reward_PK: Floats) -> NDArray[np.float64]:
-    """How much each rule has to do with what the user asks for, from the matrix's row of `csrm.rules.request`.
+def request_relevance(reward_PK: Floats, neutral_K: Floats | float = 0.0) -> NDArray[np.float64]:
+    """How much each rule has to do with what the user asks for: (s_k(neutral) − s_k(request)), standardised.
 
-    −s, the log-odds that the user's own words break the rule, standardised over the pool: mean 0 and standard deviation
-    1 within each pair. A relevance must differ between rules by as much as discrepancies do (up to 1 after their
-    weight), or it has no say. Zero throughout where all rules are equally far from the request.
+    How much surer than an innocuous request the user's own words break the rule, by the matrix's rows of
+    `csrm.rules.request` and `csrm.rules.NEUTRAL`: a model has its own idea of every rule, whatever the text (contextual
+    calibration, arXiv 2102.09690). Standardised over the pool: mean 0 and standard deviation 1 within each pair, for a
+    relevance must differ between rules by as much as discrepancies do (up to 1 after their weight), or it has no say.
+    Zero throughout where all rules are equally far from the request.
 
     Args:
         reward_PK: log-odds of compliance of the request under each rule.
+        neutral_K: those of innocuous requests, their mean.
     """
-    breaks_PK = -np.asarray(reward_PK, np.float64)
+    breaks_PK = np.subtract(neutral_K, reward_PK, dtype=np.float64)
     breaks_PK = breaks_PK - breaks_PK.mean(axis=1, keepdims=True)
     spread_P1 = np.sqrt((breaks_PK**2).mean(axis=1, keepdims=True))
-    return np.divide(breaks_PK, spread_P1, out=np.zeros_like(breaks_PK), where=spread_P1 > 1e-9)
+    return np.asarray(np.divide(breaks_PK, spread_P1, out=np.zeros_like(breaks_PK), where=spread_P1 > 1e-9))
 
 
 def criterion(

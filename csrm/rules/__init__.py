@@ -14,9 +14,22 @@ from pathlib import Path
 from csrm.configurations import Configuration, load_configurations
 from csrm.messages import Message
 
-__all__ = ["POOL", "as_rules", "load_rules", "request"]
+__all__ = ["NEUTRAL", "POOL", "as_rules", "load_rules", "request"]
 
 POOL = Path(__file__).parent / "safety_rules.yaml"
+
+NEUTRAL: tuple[list[Message], ...] = tuple(
+    [Message("user", text)]
+    for text in (
+        "Hello",
+        "What is the weather like today?",
+        "Can you help me with something?",
+        "Thank you, that was useful.",
+        "N/A",
+        "Tell me about your day.",
+    )
+)
+"""Requests that no rule has anything to do with; see `csrm.rule_selection.request_relevance`."""
 
 
 def load_rules(path: str | Path | Sequence[str | Path] | None = None) -> list[Configuration]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from csrm.errors import CheckpointError, RecordError
 from csrm.labelled import PreferenceRow, as_pair
 from csrm.model import CSRM
 from csrm.rule_selection import choose, label, label_pairs, ratings, request_relevance
-from csrm.rules import request
+from csrm.rules import NEUTRAL, request
 from jobs.commits import Commit
 from jobs.local_copies import local_model
 from jobs.matrix import Matrix
@@ -104,9 +105,8 @@ class Labeller:
     def label(self, task: Task, records: Records) -> tuple[pa.Table | None, Counts]:
         """Label the pairs of a shard; None where it holds none."""
         counts = Counts()
-        rated = (
-            self._from_matrix(task, records, counts) if task.cells else self._by_adapter(task.shard, records, counts)
-        )
+        find = self._by_adapter if task.cells is None else self._from_matrix
+        rated = find(task, records, counts)
         if rated is None:
             return None, counts
         counts.add(rated)
@@ -150,7 +150,13 @@ class Labeller:
     def _relevance(self, pairs: Sequence[PreferenceRow]) -> NDArray[np.float64]:
         """Of all rules to what the users of pairs ask for, (P, K)."""
         requests = [request(pair.replies()[0]) for pair in pairs]
-        return request_relevance(self.model.score(requests, self.job.rules).reward)
+        return request_relevance(self.model.score(requests, self.job.rules).reward, self._neutral_K)
+
+    @cached_property
+    def _neutral_K(self) -> NDArray[np.float32]:
+        """Rewards of requests that no rule has anything to do with, (K,)."""
+        mean_K: NDArray[np.float32] = self.model.score(NEUTRAL, self.job.rules).reward.mean(axis=0)
+        return mean_K
 
     def _by_adapter(self, task: Task, records: Records, counts: Counts) -> RatedPairs | None:
         """Pairs labelled by the rules that the adapter names."""

@@ -2,14 +2,17 @@
 
     python tests/benchmarks/rule_labels.py --hh hh_harmless_preferences.jsonl.gz --rbr rbr_train.jsonl.gz \
         --unseen beavertails_eval.jsonl.gz --unseen saferlhf_eval.jsonl.gz --unseen xstest_response_eval.jsonl.gz \
+        --binary saferlhf_eval.jsonl.gz \
         > tests/benchmarks/rule_labels.jsonl
 
 Pairs of hh are those of its eval half. Pairs of rbr are replies to requests of one kind (behaviour and category) of
 which one shows a proper subset of the other's bad traits, as people marked them; `rbr held out` has the quarter of
-prompts that csrm-mini was not trained on, `rbr` all. Each line is a labeller on a data set: its accuracy, the share of
-pairs that it labels, the mutual information of its labels with the preferences in bits, and by how much the adaptive
-labeller is ahead of it, each with a 95 % interval: prompts of hh are resampled, and replies of rbr (a pair weighs the
-product of its replies).
+prompts that csrm-mini was not trained on, `rbr` all. Pairs of a file `--binary` are a harmless and a harmful reply to
+the same prompt.
+
+Each line is a labeller on a data set: its accuracy, the share of pairs that it labels, the mutual information of its
+labels with the preferences in bits, and by how much the adaptive labeller is ahead of it, each with a 95 % interval:
+prompts are resampled, and for rbr replies (a pair weighs the product of its two).
 
 csrm-mini was trained on preferences of hh's other half, save those whose prompts are in the files `--unseen`. On these
 pairs the kind of relevance was chosen; `fixed 5` are the rules that together label them best, `fixed 5 (train)` the
@@ -36,6 +39,7 @@ from csrm.labelled import (
     holdout,
     labelled_rows,
     prompts,
+    read_binary,
     read_json_lines,
     read_preferences,
     share_prompts,
@@ -51,7 +55,7 @@ from csrm.rule_selection import (
     relevance,
     request_relevance,
 )
-from csrm.rules import load_rules, request
+from csrm.rules import NEUTRAL, load_rules, request
 
 GENERAL = Path(csrm.__file__).parent / "sample" / "configurations" / "general_safety.yaml"
 NUM_DRAWS, NUM_RESAMPLES, SEED = 20, 1_000, 0
@@ -79,13 +83,15 @@ class Matrix:
     def __init__(self, rules: Path | None):
         self.model = csrm.CSRM.from_pretrained()
         self.rules = load_rules(rules)
+        self.neutral = self.model.score(NEUTRAL, self.rules).reward.mean(axis=0)
         self.columns = [*self.rules, *csrm.load_configurations(GENERAL)]
 
     def rows(self, conversations: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Ratings, relevance of the rules to the request, and rewards under the general configuration."""
         replies = self.model.score(conversations, self.columns)
         requests = self.model.score([request(conversation) for conversation in conversations], self.rules)
-        return ratings(replies.p_safe[:, :-1]), request_relevance(requests.reward), replies.reward[:, -1]
+        related = request_relevance(requests.reward, self.neutral)
+        return ratings(replies.p_safe[:, :-1]), related, replies.reward[:, -1]
 
 
 def main() -> None:
@@ -93,6 +99,7 @@ def main() -> None:
     parser.add_argument("--hh", type=Path, required=True)
     parser.add_argument("--rbr", type=Path, required=True)
     parser.add_argument("--unseen", type=Path, action="append", default=[])
+    parser.add_argument("--binary", type=Path, action="append", default=[])
     parser.add_argument("--rules", type=Path, help="configuration files; default: the bundled pool")
     options = parser.parse_args()
     matrix = Matrix(options.rules)
@@ -104,8 +111,8 @@ def main() -> None:
     if any(is_unseen):
         fixed["fixed 5"] = best_fixed((train.first - train.second)[is_unseen])
     hh = hh_pairs(matrix, [row for row in rows if row.split == "eval"])
-    held_out, everything = rbr_pairs(matrix, options.rbr)
-    for pairs in (hh, held_out, everything):
+    binary = [binary_pairs(matrix, path) for path in options.binary]
+    for pairs in (hh, *rbr_pairs(matrix, options.rbr), *binary):
         for line in measure(pairs, fixed, matrix):
             print(json.dumps(line), flush=True)
 
@@ -119,6 +126,18 @@ def hh_pairs(matrix: Matrix, rows: Sequence[PreferenceRow]) -> Pairs:
     clusters = cluster_numbers([tuple(row.conversation) for row in rows])
     weights = lambda: resamples(clusters, NUM_RESAMPLES, SEED)  # noqa: E731
     return Pairs("hh eval", rated[::2], rated[1::2], related[::2], direct[::2] - direct[1::2], weights)
+
+
+def binary_pairs(matrix: Matrix, path: Path) -> Pairs:
+    """Harmless against harmful replies to the same prompt."""
+    rows = read_binary(path)
+    prompt = cluster_numbers([tuple(row.conversation[:-1]) for row in rows])
+    harmful = np.array([row.harmful for row in rows])
+    better, worse = np.nonzero((prompt[:, None] == prompt) & ~harmful[:, None] & harmful)
+    rated, related, direct = matrix.rows([row.conversation for row in rows])
+    weights = lambda: resamples(cluster_numbers(prompt[better].tolist()), NUM_RESAMPLES, SEED)  # noqa: E731
+    name = path.name.split(".")[0]
+    return Pairs(name, rated[better], rated[worse], related[better], direct[better] - direct[worse], weights)
 
 
 def rbr_pairs(matrix: Matrix, path: Path) -> tuple[Pairs, Pairs]:

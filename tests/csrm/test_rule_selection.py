@@ -42,6 +42,8 @@ def test_relevance_by_hand():
 def test_relevance_to_a_request_by_hand():
     found = request_relevance(np.array([[3.0, 1.0, -1.0, 1.0], [2.0, 2.0, 2.0, 2.0]]))
     np.testing.assert_allclose(found, [[-(2**0.5), 0, 2**0.5, 0], [0, 0, 0, 0]], atol=1e-12)
+    neutral = np.array([1.0, -1.0, 1.0, -1.0])
+    np.testing.assert_allclose(request_relevance(np.array([[4.0, 2.0, 0.0, -2.0]]), neutral), [[-1, -1, 1, 1]])
 
 
 @given(pairs(), st.sampled_from([0.25, 4.0]), st.integers(-3, 3))

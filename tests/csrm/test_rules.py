@@ -18,17 +18,17 @@ from csrm.rules import POOL, load_rules, request
 
 PACKAGE = Path(csrm.__file__).parent
 RULES = load_rules()
-OPENING = "The response must not "
+OPENING = "Replies must never "
 COMMON = r"\b(?:an?|and|or|of|to|for|the|it|its|that|which|is|are|be|as|by|with|from|in|on|at|who|how|what|must|not)\b"
 
 # Each of these must be what some rule is about.
 TOPICS = re.findall(
     r"[^,\s][^,]*",
     """attacks, weapons, gun, bombs, animals, partner, women, race, Muslims, transgender, disability, immigrants,
-    genocide, sexual, rape, consent, eighteen, child, end their life, cut, starving, steal, break into, arrest, taxes, viruses,
-    abduct, drugs, drinking, address, track, passport, phishing, fake, exams, blackmail, plots, voting, accuse,
-    terrorist, supremacy, doctor, vaccines, lawyer, gambling, stupid, mock, lecture, police, rude, distress, flirt, declin, steps,
-    refuse a harmless, guesses, make up, claim to be, political, confused, point""",
+    genocide, sexual, rape, consent, eighteen, child, end their life, cut, starving, steal, break into, arrest, taxes,
+    viruses, abduct, drugs, drinking, address, track, passport, phishing, fake, exams, blackmail, plots, voting, accuse,
+    terrorist, supremacy, doctor, vaccines, lawyer, gambling, stupid, mock, lecture, police, rude, distress, flirt,
+    declin, steps, refuse a harmless, guesses, make up, claim to be, political, confused, point""",
 )
 
 

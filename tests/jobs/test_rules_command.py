@@ -17,7 +17,7 @@ import csrm
 from csrm.labelled import read_preferences
 from csrm.rule_adapter import critical
 from csrm.rule_selection import label_pairs, ratings, request_relevance
-from csrm.rules import load_rules, request
+from csrm.rules import NEUTRAL, load_rules, request
 from jobs.cli import cli
 from jobs.matrix import Matrix
 
@@ -110,9 +110,8 @@ def labels(result, name="labels.parquet"):
 
 def test_rating_is_scoring_with_a_column_for_each_rule(rated, rules, model_folder):
     assert [one.id for one in rated.configurations] == ["violence", "secrets", "weather", "weather_2"]
-    scored = rules(
-        f"score {RATE[5:]} --by-clause --shard-rows 7".replace("--rules", "-c").replace("rated", "scored"), group=()
-    )
+    line = RATE.replace("rate ", "score --by-clause ").replace("--rules", "-c").replace("rated", "scored")
+    scored = rules(f"{line} --shard-rows 7", group=())
     assert scored.exit_code == 0, scored.output
     for shard, other in zip(rated.shards, Matrix.open("scored").shards, strict=True):
         assert rated.read(shard).equals(Matrix.open("scored").read(other))
@@ -139,7 +138,10 @@ def test_labels_are_those_of_the_library(rated, rules, model_folder):
     pairs = whole_pairs()
     replies = [reply for pair in pairs for reply in pair.replies()]
     rated_RK = ratings(model.score(replies, pool).p_safe)
-    related_PK = request_relevance(model.score([request(pair.replies()[0]) for pair in pairs], pool).reward)
+    related_PK = request_relevance(
+        model.score([request(pair.replies()[0]) for pair in pairs], pool).reward,
+        model.score(NEUTRAL, pool).reward.mean(axis=0),
+    )
     expected = label_pairs(rated_RK[::2], rated_RK[1::2], related_PK, num_rules=2)
     assert len(found) == (expected.label_P != 0).sum() > 20
     numbers = [pair.id for pair in pairs]
@@ -184,11 +186,13 @@ def test_swapped_replies_get_the_same_reply_chosen_by_the_same_rules(rated, rule
 
 
 def test_all_records_are_accounted_for(rated, rules):
-    counts = json.loads(rules("select rated -o labels.parquet --json").output)
-    assert counts["pairs"] + counts["undecided"] == (total := 42), "p0 to p39, trl and equal"
+    total = len(whole_pairs())
+    counts = json.loads(rules("select rated -o labels.parquet --json --top-k 3").output)
+    assert counts["pairs"] + counts["undecided"] == total
     assert counts["no_pair"] == 3, "single, broken and apart"
+    assert counts["undecided"] == sum(pair.chosen == pair.rejected for pair in whole_pairs())
     margin = sorted(row["margin"] for row in pq.read_table("labels.parquet").to_pylist())[total // 2]
-    fewer = json.loads(rules(f"select rated -o sure.parquet --json --min-margin {margin}").output)
+    fewer = json.loads(rules(f"select rated -o sure.parquet --json --top-k 3 --min-margin {margin}").output)
     sure = pq.read_table("sure.parquet").to_pylist()
     assert fewer["pairs"] == len(sure) < counts["pairs"]
     assert fewer["pairs"] + fewer["undecided"] == total
@@ -196,7 +200,7 @@ def test_all_records_are_accounted_for(rated, rules):
 
 
 def test_labels_train_a_model_as_they_are(rated, rules, tmp_path, running_cluster):
-    found = labels(rules("select rated -o labels.parquet"))
+    found = labels(rules("select rated -o labels.parquet --top-k 3"))
     read = read_preferences("labels.parquet")
     assert [row.chosen for row in read] == [row["chosen"][0]["content"] for row in found]
     write_lines(tmp_path / "rows.jsonl", single())
@@ -277,12 +281,15 @@ def test_on_ray_labels_are_the_same_and_in_order(rated, rules, running_cluster):
         ("select rated -o labels.jsonl", "name it .parquet"),
         ("select rated -o labels.parquet --top-k 9", "4 rules, fewer than the 9 of a pair"),
         ("select rated -o labels.parquet --rules pool.yaml", "give them to csrm rules rate"),
-        ("select rated -o labels.parquet --min-margin 99", "nothing to write: 42 pairs that their rules leave open"),
+        (
+            "select rated -o labels.parquet --top-k 4 --min-margin 99",
+            "nothing to write: 42 pairs that their rules",
+        ),
         (
             "select pairs.jsonl -o labels.parquet --adapter *",
             "no rule adapter; train one with csrm rules train",
         ),
-        ("select rated -o labels.parquet -m other", "the matrix was rated by another model"),
+        ("select rated -o labels.parquet --top-k 4 -m other", "the matrix was rated by another model"),
         ("train-adapter pairs.jsonl --output out", "pairs.jsonl: not readable as Parquet"),
         ("train-adapter pairs.parquet --output out", "no column 'chosen'; give a file that csrm rules select wrote"),
         ("train-adapter labels.parquet --output out", "rule 'weather_2' is not in the pool"),
