@@ -97,7 +97,7 @@ class Labeller:
                 labels, counts = self.label(task, records)
                 yield pa.table(
                     {
-                        "labels": pa.array([labels and to_bytes(labels)], pa.large_binary()),
+                        "labels": pa.array([None if labels is None else to_bytes(labels)], pa.large_binary()),
                         "counts": [json.dumps(asdict(counts))],
                     }
                 )

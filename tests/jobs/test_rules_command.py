@@ -110,7 +110,7 @@ def labels(result, name="labels.parquet"):
 
 def test_rating_is_scoring_with_a_column_for_each_rule(rated, rules, model_folder):
     assert [one.id for one in rated.configurations] == ["violence", "secrets", "weather", "weather_2"]
-    line = RATE.replace("rate ", "score --by-clause ").replace("--rules", "-c").replace("rated", "scored")
+    line = RATE.replace("rate pairs", "score --by-clause pairs").replace("--rules", "-c").replace("rated", "scored")
     scored = rules(f"{line} --shard-rows 7", group=())
     assert scored.exit_code == 0, scored.output
     for shard, other in zip(rated.shards, Matrix.open("scored").shards, strict=True):
@@ -120,7 +120,7 @@ def test_rating_is_scoring_with_a_column_for_each_rule(rated, rules, model_folde
     alone = csrm.CSRM.from_pretrained(model_folder).score(
         [[*records()[0]["messages"], {"role": "assistant", "content": "hello"}]], load_rules("pool.yaml")
     )
-    assert list(of_p0.values()) == pytest.approx(alone.p_safe[0].tolist(), abs=1e-6)
+    assert of_p0 == pytest.approx(dict(zip(alone.configuration_ids, alone.p_safe[0].tolist(), strict=True)), abs=1e-6)
 
 
 def test_rating_again_adds_the_columns_of_further_rules_alone(rated, rules):
@@ -292,7 +292,7 @@ def test_on_ray_labels_are_the_same_and_in_order(rated, rules, running_cluster):
         ("select rated -o labels.parquet --top-k 4 -m other", "the matrix was rated by another model"),
         ("train-adapter pairs.jsonl --output out", "pairs.jsonl: not readable as Parquet"),
         ("train-adapter pairs.parquet --output out", "no column 'chosen'; give a file that csrm rules select wrote"),
-        ("train-adapter labels.parquet --output out", "rule 'weather_2' is not in the pool"),
+        ("train-adapter labels.parquet --output out", "is not in the pool; give --rules as they were rated on"),
         ("train-adapter labels.parquet --rules pool.yaml --holdout-rules 4 --output out", "the pool has 4; leave some"),
     ],
 )
