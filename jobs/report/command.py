@@ -85,9 +85,7 @@ def report(
         raise click.UsageError(f"--max-violation-rate {error}") from None
     if location.lower().endswith(".parquet"):
         if baseline or output or rates or max_drift is not None or max_error_rate is not None:
-            raise click.UsageError(
-                "labelled pairs are shown here, or with --json; pages, baselines and limits are of matrices"
-            )
+            raise click.UsageError("labelled pairs have no page, baseline or limits; these are of matrices")
         _report_rules(location, by, as_json)
         return
     if max_drift is not None and baseline is None:

@@ -102,9 +102,7 @@ def find_rules(location: str, by: Sequence[str]) -> RuleFindings:
     with readable(location), open_file(filesystem, path) as raw, pq.ParquetFile(raw) as file:
         names = file.schema_arrow.names
         if "rules" not in names or "margin" not in names:
-            raise InputError(
-                f"{location}: no labels in it; give a file of csrm rules select, or the folder of a matrix"
-            )
+            raise InputError(f"{location}: no labels; give a file of csrm rules select, or the folder of a matrix")
         for column in by:
             if column not in names or column in OWN_COLUMNS:
                 raise InputError(f"{location}: no column {column!r}; {nearest(column, set(names) - OWN_COLUMNS)}")

@@ -27,8 +27,8 @@ def rows(count):
             "margin": 0.25 * (n % 4 + 1),
             "is_first_chosen": n % 3 == 0,
             "rules": [
-                {"rule": f"rule_{(n * n + step) % 7}", "relevance": 1.0, "chosen": 0.5 if step < 2 else -0.5, "rejected": 0.0}
-                for step in range(3)
+                {"rule": f"rule_{(n * n + step) % 7}", "relevance": 1.0, "chosen": chosen, "rejected": 0.0}
+                for step, chosen in enumerate((0.5, 0.5, -0.5))
             ],
             "topic": TOPICS[n % 3],
         }
@@ -54,7 +54,7 @@ def test_counts_are_those_of_plain_python(labelled):
     expected = Counter(rule["rule"] for _, rule in uses)
     assert {name: rule.num_pairs for name, rule in findings.rules.items()} == expected
     agreeing = Counter(rule["rule"] for _, rule in uses if rule["chosen"] > rule["rejected"])
-    assert {name: rule.num_with_label for name, rule in findings.rules.items()} == agreeing
+    assert Counter({name: rule.num_with_label for name, rule in findings.rules.items()}) == agreeing
     assert findings.rules["rule_1"].difference == pytest.approx(0.5 * expected["rule_1"])
     assert findings.num_pairs == 20_000
     assert findings.num_first_chosen == sum(pair["is_first_chosen"] for pair in pairs)
