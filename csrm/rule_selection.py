@@ -149,7 +149,7 @@ def label_pairs(
         first_PK: ratings of the first responses.
         second_PK: ratings of the second responses.
         relevance_PK: of each rule to each pair, such as `request_relevance`; None takes `relevance`, which needs the
-            ratings alone and chose less well (`tests/benchmarks/rule_labels.jsonl`).
+            ratings alone (`tests/benchmarks/README.md` compares them).
         num_rules: rules of a pair.
         min_margin: abstain where |margin| is smaller.
     """

@@ -70,6 +70,7 @@ def test_criterion_by_hand():
 def test_choice_by_hand():
     assert choose(np.array([[0.25, 1.6, 0.5], [0.25, 0.45, 0.85]]), 2).tolist() == [[1, 2], [2, 1]]
     assert choose(np.array([[1.0, 2.0, 2.0, 1.0]]), 3).tolist() == [[1, 2, 0]]
+    assert choose(np.arange(100)[None] % 2, 4).tolist() == [[1, 3, 5, 7]]
 
 
 def test_label_by_hand():
