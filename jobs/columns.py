@@ -75,12 +75,13 @@ def plan_work(
         job: says which columns are wanted, and of what.
     """
     wanted, staying = job.columns, all_columns(job)
+    same: dict[tuple[str, ...], tuple[str, ...]] = {}  # a night has a million shards, and one list of configurations
     for shard in shards:
         have: Mapping[str, Column | None] = {} if shard.id in missing else commits[shard.id]["columns"]
         score = tuple(name for name, column in wanted.items() if have.get(name) != column)
         if score:
             keep = tuple(name for name in have if have[name] and name in staying and name not in score)
-            yield Work(shard, score, keep, shard.id not in missing)
+            yield Work(shard, same.setdefault(score, score), keep, shard.id not in missing)
 
 
 def group_passes(work: Iterable[Work]) -> list[list[Work]]:
@@ -90,7 +91,7 @@ def group_passes(work: Iterable[Work]) -> list[list[Work]]:
 
 def all_columns(job: Job) -> list[str]:
     """Names of the matrix's columns, in the order that all its files have."""
-    return sorted({*job.columns, *job.others})
+    return sorted({*(one.id for one in job.configurations), *job.others})
 
 
 def other_columns(commits: Iterable[Commit], job: Job) -> tuple[str, ...]:

@@ -14,16 +14,17 @@ _csrm/tmp/                      files being written (local disk only)
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import re
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 from csrm.errors import InputError
 from jobs.inputs import InputFile
+from jobs.packed import ALIKE, LEVEL, Packed, light
 from jobs.shards import Shard
 from jobs.storage import Folder
 
@@ -33,12 +34,15 @@ __all__ = [
     "ERRORS",
     "MANIFEST",
     "MATRIX",
+    "Copy",
+    "by_shard",
     "clear",
     "commit_name",
     "known_cuts",
     "known_plans",
     "matrix_files",
     "read_commits",
+    "read_copies",
     "refuse_other_matrix",
     "remove_leftovers",
     "stale_commits",
@@ -56,7 +60,11 @@ MATRIX = "matrix"
 UNFINISHED = "_csrm/tmp"
 _OURS = re.compile(r"-\d{10}-[0-9a-f]{16}\.parquet$")
 
+READ_AT_ONCE = 1024
+"""Records whose bytes are held together."""
+
 Commit = dict[str, Any]
+"""As `jobs.packed.light` leaves it, where it was read from a target."""
 
 
 def commit_name(shard_id: str) -> str:
@@ -69,22 +77,54 @@ def matrix_files(commit: Commit) -> list[str]:
     return [name for name in commit["files"] if name.startswith(f"{MATRIX}/")]
 
 
+class Copy(NamedTuple):
+    """A commit record that was read, and the mark of its file then."""
+
+    mark: str
+    record: Commit
+
+
 def read_commits(target: Folder) -> dict[str, Commit]:
     """Return every commit record of a target, by shard id.
 
     Raises:
         InputError: One is no commit record.
     """
+    return by_shard(read_copies(target))
+
+
+def by_shard(copies: Mapping[str, Copy]) -> dict[str, Commit]:
+    """The records of copies, by shard id."""
+    return {copy.record["shard"]: copy.record for copy in copies.values()}
+
+
+def read_copies(target: Folder, known: Mapping[str, Copy] | None = None) -> dict[str, Copy]:
+    """Return every commit record of a target, by name.
+
+    Args:
+        target: whose records they are.
+        known: what was read before, of which only what has changed is read again; None takes the target's index.
+
+    Raises:
+        InputError: One is no commit record.
+    """
     marks = target.marks(COMMITS)
-    copies = _read_index(target) if len(marks) > 1 else {}
-    commits = {copy["record"]["shard"]: copy["record"] for copy in copies if marks.get(copy["name"]) == copy["mark"]}
-    for name, data in target.read(sorted(name for name in marks if Path(name).stem not in commits)).items():
-        try:
-            record = json.loads(data)
-            commits[record["shard"]] = record
-        except (ValueError, TypeError, KeyError):
-            raise InputError(f"{target.url}/{name}: not a commit record; delete it and run again") from None
-    return commits
+    if known is None:
+        known = _read_index(target) if len(marks) > 1 else {}
+    copies = {name: copy for name, copy in known.items() if marks.get(name) == copy.mark}
+    unread = sorted(marks.keys() - copies.keys())
+    for start in range(0, len(unread), READ_AT_ONCE):
+        for name, data in target.read(unread[start : start + READ_AT_ONCE]).items():
+            copies[name] = Copy(marks[name], _decoded(data, f"{target.url}/{name}"))
+    return copies
+
+
+def _decoded(data: bytes, url: str) -> Commit:
+    try:
+        record: Commit = json.loads(data)
+        return light(record | {"shard": record["shard"]})
+    except (ValueError, TypeError, KeyError):
+        raise InputError(f"{url}: not a commit record; delete it and run again") from None
 
 
 def write_index(target: Folder, commits: Mapping[str, Commit]) -> None:
@@ -94,19 +134,47 @@ def write_index(target: Folder, commits: Mapping[str, Commit]) -> None:
         target: whose records they are.
         commits: as they were written, all of them.
     """
-    marks = target.marks(COMMITS)
-    names = ((commit_name(id), commit) for id, commit in sorted(commits.items()))
-    lines = [json.dumps({"name": name, "mark": marks[name], "record": commit}) for name, commit in names]
-    target.publish(INDEX, gzip.compress("\n".join(lines).encode(), mtime=0))
+    marks, sink = target.marks(COMMITS), io.BytesIO()
+    with gzip.GzipFile(fileobj=sink, mode="wb", compresslevel=LEVEL, mtime=0) as file:
+        for line in _index_lines(commits, marks):
+            file.write(f"{json.dumps(line)}\n".encode())
+    target.publish(INDEX, sink.getvalue())
 
 
-def _read_index(target: Folder) -> list[dict[str, Any]]:
+def _index_lines(commits: Mapping[str, Commit], marks: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    """A line for each record, and one before for what it and those that follow have in common."""
+    latest = None
+    for id, commit in sorted(commits.items()):
+        commit = light(commit)
+        alike = {key: commit[key] for key in ALIKE if key in commit}
+        if alike != latest:
+            yield {"alike": alike}
+            latest = alike
+        own = {key: value for key, value in commit.items() if key not in ALIKE}
+        if "summary" in own:
+            own["summary"] = own["summary"].to_text()
+        yield {"name": commit_name(id), "mark": marks[commit_name(id)], "record": own}
+
+
+def _read_index(target: Folder) -> dict[str, Copy]:
     """Copies of commit records; none where there is no index, or no whole one: it only saves time."""
+    copies: dict[str, Copy] = {}
+    alike: dict[str, Any] = {}
     try:
-        text = gzip.decompress(target.read([INDEX])[INDEX])
-        return [copy for copy in map(json.loads, text.splitlines()) if {"name", "mark", "record"} <= copy.keys()]
-    except (FileNotFoundError, EOFError, zlib.error, gzip.BadGzipFile, ValueError, AttributeError):
-        return []
+        for line in map(json.loads, gzip.GzipFile(fileobj=io.BytesIO(target.read([INDEX])[INDEX]))):
+            if "alike" in line:
+                alike = light(line["alike"])
+            else:
+                copies[line["name"]] = Copy(line["mark"], _whole(line["record"], alike))
+        return copies
+    except (FileNotFoundError, EOFError, zlib.error, ValueError, TypeError, KeyError, AttributeError, OSError):
+        return {}
+
+
+def _whole(own: dict[str, Any], alike: dict[str, Any]) -> Commit:
+    if isinstance(own.get("summary"), str):  # earlier versions wrote records as they are
+        own["summary"] = Packed.from_text(own["summary"])
+    return light(own | alike)
 
 
 def known_plans(commits: Iterable[Commit], files: Iterable[InputFile]) -> dict[str, list[Shard]]:

@@ -50,12 +50,11 @@ def walk(
 def _list(filesystem: AbstractFileSystem, folder: str) -> list[dict[str, Any]]:
     """What lies right in a folder; some object stores name the folder itself too."""
     found = retried(filesystem.ls, folder, detail=True)
-    below = [info for info in found if info["name"].rstrip("/") != folder.rstrip("/")]
-    if any(info["type"] == "directory" for info in found if info not in below):
+    name = folder.rstrip("/")
+    if any(info["type"] == "directory" and info["name"].rstrip("/") == name for info in found):
         # A key with an empty folder name in it ("a//b"), which s3fs cannot go into: it can name all that lies below.
-        files = retried(filesystem.find, folder, detail=True).values()
-        return [info for info in files if info["name"].rstrip("/") != folder.rstrip("/")]
-    return below
+        found = retried(filesystem.find, folder, detail=True).values()
+    return [info for info in found if info["name"].rstrip("/") != name]
 
 
 def _list_below(filesystem: AbstractFileSystem, folder: str) -> list[dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ from jobs.columns import all_columns
 from jobs.commits import Commit, commit_name, matrix_files
 from jobs.job import Job
 from jobs.lock import check_generation
+from jobs.packed import encode
 from jobs.shards import Shard
 from jobs.summary import NUM_WORST
 
@@ -70,7 +70,7 @@ def refresh_summary(commit: dict[str, Any], job: Job) -> dict[str, Any]:
         return commit
     parts = job.target.read(matrix_files(commit)).values()
     table = pa.concat_tables(pq.read_table(pa.BufferReader(p), columns=["record_id", "p_safe"]) for p in parts)
-    commit = {**commit, "summary": commit["summary"] | _summaries(table, scored)}
+    commit = {**commit, "summary": {**commit["summary"], **_summaries(table, scored)}}
     publish_commit(commit, job)
     return commit
 
@@ -83,7 +83,7 @@ def publish_commit(commit: Commit, job: Job) -> str:
     """
     if job.generation is not None:
         check_generation(job.target, job.generation)
-    text = json.dumps(commit, ensure_ascii=False)
+    text = encode(commit)
     job.target.publish(commit_name(commit["shard"]), text.encode())
     return text
 

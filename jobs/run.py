@@ -17,10 +17,12 @@ from jobs.columns import Work, other_columns, plan_work, reasons
 from jobs.commits import (
     MANIFEST,
     Commit,
+    Copy,
+    by_shard,
     clear,
     known_cuts,
     known_plans,
-    read_commits,
+    read_copies,
     refuse_other_matrix,
     remove_leftovers,
     stale_commits,
@@ -34,6 +36,7 @@ from jobs.lock import Lock, check_generation
 from jobs.losses import Lost, by_source, num_lost_rows
 from jobs.manifest import archive, write_manifest
 from jobs.options import ScoreOptions
+from jobs.packed import light
 from jobs.progress import ProgressLine
 from jobs.records import is_aligned, refresh_summary
 from jobs.shards import Plan, Shard, default_shard_rows, plan_files
@@ -69,10 +72,10 @@ def run(options: ScoreOptions, out: Console, err: Console) -> int:
     started = time.monotonic()
     with ExitStack() as stack:
         with err.status("listing and counting"):
-            job, plan = _plan(options, stack)
+            job, plan, copies = _plan(options, stack)
         lock = stack.enter_context(Lock(job.target, say=lambda text: say(err, text)))
         with err.status("looking for what is scored already"):
-            commits = _open_target(job, plan, err)
+            commits = _open_target(job, plan, copies, err)
             job = _joined(replace(job, generation=lock.generation), commits)
             archive(job)
             pending = _remaining(plan, commits, job)
@@ -134,8 +137,8 @@ def dry_run(options: ScoreOptions, out: Console, bench: Measured | None = None, 
     from jobs.estimate import estimate, show_estimate
 
     with ExitStack() as stack:
-        job, plan = _plan(options, stack)
-        commits = {} if options.overwrite else read_commits(job.target)
+        job, plan, copies = _plan(options, stack)
+        commits = by_shard(copies)
         refuse_other_matrix(job.target, commits, job.identity)
         replaced = stale_commits(job.target, commits, plan.shards, plan.marks)
         job = _joined(job, commits)
@@ -148,8 +151,8 @@ def dry_run(options: ScoreOptions, out: Console, bench: Measured | None = None, 
     say(out, "dry run: nothing was written")
 
 
-def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
-    """Resolve options into a job, and its input into shards."""
+def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan, dict[str, Copy]]:
+    """Resolve options into a job, and its input into shards; return also the commit records that it looked at."""
     configurations = load_configurations(options.configurations)
     if options.by_clause:
         configurations = tuple(as_rules(configurations))
@@ -158,7 +161,8 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
     target = Folder.at(options.output)
     _check_names(inputs, options)
     _check_apart(inputs, target, options)
-    before = [] if options.overwrite else read_commits(target).values()
+    copies = {} if options.overwrite else read_copies(target)
+    before = by_shard(copies).values()
     known = {} if options.limit else known_plans(before, inputs.files)
     map_files = map
     if not options.limit and _is_large([file for file in inputs.files if file.source not in known]):
@@ -184,15 +188,15 @@ def _plan(options: ScoreOptions, stack: ExitStack) -> tuple[Job, Plan]:
         target=target,
         kept=kept_schema(plan.schemas, options.keep_columns),
     )
-    return job, plan
+    return job, plan, copies
 
 
-def _open_target(job: Job, plan: Plan, err: Console) -> dict[str, Commit]:
+def _open_target(job: Job, plan: Plan, copies: Mapping[str, Copy], err: Console) -> dict[str, Commit]:
     """Return the commit records that stand, after removing whatever must not be counted."""
     if job.options.overwrite:
         refuse_other_matrix(job.target, {}, job.identity)  # before anything is gone
         clear(job.target)
-    commits = read_commits(job.target)
+    commits = by_shard(read_copies(job.target, copies))
     refuse_other_matrix(job.target, commits, job.identity)
     remove_leftovers(job.target, commits, stale_commits(job.target, commits, plan.shards, plan.marks))
     if others := {commit["source"] for commit in commits.values()} - plan.marks.keys():
@@ -220,8 +224,8 @@ def _settled(commits: Mapping[str, Commit], job: Job) -> dict[str, Commit]:
         job.target.remove([MANIFEST])
     with ThreadPoolExecutor(WRITERS) as pool:
         aligned = pool.map(lambda commit: align_columns(commit, job), others)
-        settled = {**commits, **{commit["shard"]: commit for commit in aligned}}
-    return {id: refresh_summary(commit, job) for id, commit in settled.items()}
+        settled = {**commits, **{commit["shard"]: light(commit) for commit in aligned}}
+    return {id: light(refresh_summary(commit, job)) for id, commit in settled.items()}
 
 
 def _warn_of_others(job: Job, err: Console) -> None:
@@ -246,7 +250,7 @@ def _score(
                 lost.append(loss)
             if commit is not None:
                 progress.add(commit, started, scored[commit["shard"]])
-                commits[commit["shard"]] = commit
+                commits[commit["shard"]] = light(commit)
     return lost
 
 

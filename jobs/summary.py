@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -73,7 +72,7 @@ def sum_commits(commits: Iterable[Mapping[str, Any]]) -> Totals:
             total.num_violations += part["num_violations"]
             total.sum_p_safe += part["sum_p_safe"]
             worst = [*total.worst, *((p_safe, record_id) for record_id, p_safe in part["worst"])]
-            total.worst = heapq.nsmallest(NUM_WORST, worst)
+            total.worst = sorted(worst)[:NUM_WORST]
             totals.num_cells += part["num_scored"]
     return totals
 

@@ -95,6 +95,7 @@ def test_everything_public_is_there():
         ("ablation_table", "tests/benchmarks/README.md"),
         ("interaction_table", "tests/benchmarks/README.md"),
         ("ladder_table", "tests/benchmarks/README.md"),
+        ("night_table", "cluster/README.md"),
     ],
 )
 def test_tables_come_from_recorded_runs(table, document):

@@ -1,7 +1,7 @@
 """Reward models trained on labels by rules against one trained on people's labels: same pairs, steps and seed.
 
-    python tests/benchmarks/rule_reward_models.py --pairs hh_harmless_preferences.jsonl.gz --backbone all-MiniLM-L6-v2/ \
-        --rater first-edition/ > tests/benchmarks/rule_reward_models.jsonl
+    python tests/benchmarks/rule_reward_models.py --pairs hh_harmless_preferences.jsonl.gz \
+        --backbone all-MiniLM-L6-v2/ --rater first-edition/ > tests/benchmarks/rule_reward_models.jsonl
 
 Pairs whose split is "train" are labelled by a rater's ratings on the bundled pool; a new CSRM on the backbone learns
 from each set of labels by the preference loss alone, under the general policy; it is judged by how often the reply

@@ -3,11 +3,13 @@
     python tests/benchmarks/scale.py memory --records 10000,100000,1000000 >> tests/benchmarks/memory.jsonl
     python tests/benchmarks/scale.py overhead --records 20000 >> tests/benchmarks/overhead.jsonl
     python tests/benchmarks/scale.py plan --records 10000,1000000 >> tests/benchmarks/plan.jsonl
+    python tests/benchmarks/scale.py read --records 20000 >> tests/benchmarks/read.jsonl
 
 `memory` scores short records with a one-layer random model and watches every process of the job. `overhead` scores
 records of 8 to 250 words with the embedded model under the bundled configurations, as a job and by the engine alone: as
 many processes as the job has scorers, each with its share of the same records. `plan` lists and counts as many files of
-one record, a thousand to a folder, in one process. Each prints a JSON line per measurement.
+one record, a thousand to a folder, in one process. `read` reads and tokenises the records of `overhead`, as one reader
+of a job does. Each prints a JSON line per measurement.
 """
 
 from __future__ import annotations
@@ -28,11 +30,14 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pyarrow as pa
 
 from csrm import Calibration, Encoder, Layout, Message
+from csrm.encoding import EncodedConversations
 from jobs.demo import SAMPLE_CONFIGURATIONS
 from jobs.inputs import list_inputs
 from jobs.shards import plan_files
+from jobs.tables import from_bytes
 
 ROWS_PER_FILE = 100_000
 SHARD_ROWS = 4096
@@ -155,6 +160,26 @@ def plan_alone(source: str, num_files: int) -> dict[str, Any]:
     }
 
 
+def measure_read(folder: Path, num_records: int, num_actors: int) -> dict[str, Any]:
+    """Tokens per second of one reader: files, lines, records, token ids."""
+    from night_scale import write_job
+
+    from jobs.columns import Work
+    from jobs.reading import Reader
+
+    write_corpus(folder / "in", num_records, lambda draw: draw.randint(8, 250))
+    plan = plan_files(list_inputs(str(folder / "in")).files, SHARD_ROWS)
+    reader = Reader(write_job(folder / "policies", 1, SHARD_ROWS))
+    batches = [pa.Table.from_pylist([Work(shard, ()).to_row()]) for shard in plan.shards]
+    [*reader(batches[0])]  # warms up
+    started = time.monotonic()
+    rows = [row for batch in batches for row in reader(batch)]
+    seconds = time.monotonic() - started
+    encoded = [EncodedConversations.from_arrow(from_bytes(row["encoded"][0].as_py())) for row in rows]
+    num_tokens = sum(int(part.num_tokens_per_record.sum()) for part in encoded)
+    return {"tokens": num_tokens, "seconds": round(seconds, 2), "tokens_per_s": round(num_tokens / seconds)}
+
+
 def rate_told(log: Path) -> float:
     """Cells per second in the last line of a job."""
     line = next(line for line in reversed(log.read_text().splitlines()) if "cells/s" in line)
@@ -229,7 +254,7 @@ def one_layer_model() -> Any:
     return model
 
 
-MEASURES = {"memory": measure_memory, "overhead": measure_overhead, "plan": measure_plan}
+MEASURES = {"memory": measure_memory, "overhead": measure_overhead, "plan": measure_plan, "read": measure_read}
 
 if __name__ == "__main__":
     main()

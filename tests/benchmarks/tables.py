@@ -94,6 +94,21 @@ def comparison(header: str, rule: str, titled: Sequence[tuple[str, dict[str, Any
     return "\n".join(lines)
 
 
+def night_table() -> str:
+    """What a night costs its driver, beside the scoring."""
+    lines = [
+        "| files | rows each | shards | committed before | seconds | peak MB | index MB | requests of the driver |",
+        "|---:|---:|---:|---|---:|---:|---:|---:|",
+    ]
+    for row in records("night_scale"):
+        counts = f"{row['num_files']:,} | {row['rows_per_file']:,} | {row['shards']:,}"
+        index = f"{row['index_mb']:.0f}" if "index_mb" in row else "–"
+        state = "(listed and counted)" if row["state"] == "listed" else row["state"]
+        asked = sum(row["requests"].values())
+        lines.append(f"| {counts} | {state} | {row['seconds']:.0f} | {row['peak_mb']:,} | {index} | {asked:,} |")
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
-    tables = (bench_table, evaluation_table, ablation_table, interaction_table, ladder_table)
+    tables = (bench_table, evaluation_table, ablation_table, interaction_table, ladder_table, night_table)
     print(*(table() for table in tables), sep="\n\n")

@@ -32,10 +32,11 @@ def wanted():
 
 
 @pytest.mark.slow
-def test_a_job_waits_for_its_gpus(cluster):
+def test_a_job_waits_for_its_gpus(cluster, capsys):
     with pytest.raises(InputError, match="--num-gpus 2: the cluster brought up none in 61 minutes"):
         scaling.bring_up(2, clock=iter([0.0, 3660.0]).__next__)
     assert not wanted()
+    assert capsys.readouterr().err == "waiting for 2 GPUs, 0 are up: at most 15 minutes, 60 for the first\n"
     with ThreadPoolExecutor() as threads:
         job = threads.submit(scaling.bring_up, 2)
         while len(wanted()) < 2:
@@ -47,7 +48,10 @@ def test_a_job_waits_for_its_gpus(cluster):
     # The demand is gone and the GPUs are free.
     assert not wanted()
     assert ray.get(ray.remote(num_gpus=2)(lambda: "ran").remote(), timeout=60) == "ran"
+    capsys.readouterr()
     # With three, the market is empty: two will do, after a while.
     assert scaling.bring_up(3, clock=iter([0.0, 800.0, 901.0]).__next__) == 2
     assert not wanted()
+    assert capsys.readouterr().err == "waiting for 3 GPUs, 2 are up: at most 15 minutes\n"
     assert scaling.bring_up(1) == 2
+    assert capsys.readouterr().err == "", "nothing is waited for"

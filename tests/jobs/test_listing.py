@@ -77,3 +77,20 @@ def test_a_folder_that_goes_meanwhile_takes_nothing_with_it(tree):
 def test_what_is_not_there_is_said(tree):
     with pytest.raises(FileNotFoundError):
         list(walk(LocalFileSystem(), f"{tree}/nowhere"))
+
+
+def test_a_folder_of_many_files_takes_no_longer_for_each():
+    """What is said of a file is compared with nothing that is said of another."""
+
+    class Info(dict):
+        def __eq__(self, other):
+            compared.append(other)
+            return super().__eq__(other)
+
+    class Flat(MemoryFileSystem):
+        def ls(self, path, **settings):
+            return [Info(name=f"/flat/{number}", type="file", size=1) for number in range(100)]
+
+    compared = []
+    assert len(list(walk(Flat(), "/flat"))) == 100
+    assert not compared

@@ -9,6 +9,7 @@ import pytest
 
 from jobs import shards
 from jobs.commits import INDEX, read_commits
+from jobs.packed import encode
 from jobs.storage import Folder
 
 
@@ -74,7 +75,7 @@ def test_a_file_that_is_not_wholly_committed_is_planned_again(rerun, tmp_path):
 def test_a_record_counts_and_not_its_copy(rerun, tmp_path):
     target = Folder.at(str(tmp_path / "out"))
     [(id, commit)] = [item for item in read_commits(target).items() if item[1]["source"] == "c.parquet"]
-    target.publish(f"_csrm/commits/{id}.json", json.dumps(commit | {"num_tokens": 12345}).encode())
+    target.publish(f"_csrm/commits/{id}.json", encode(commit | {"num_tokens": 12345}).encode())
     assert read_commits(target)[id]["num_tokens"] == 12345
     target.remove([f"_csrm/commits/{id}.json"])
     assert id not in read_commits(target)
