@@ -105,7 +105,8 @@ def _read_pair(record: Record) -> Rows:
     if len(replies) < 2 or first_value(replies, _PAIR) is None:
         return []
     column = _present(record, ("prompt", *_HISTORIES))
-    history = _turns(record, column, "user" if column == "prompt" else None) if column else []
+    speaker: Role | None = "user" if column == "prompt" else None
+    history = _turns(record, column, speaker) if column and plain_value(record[column]) != [] else []
     return [(name, _joined(history, _turns(record, name, "assistant"))) for name in _PAIR]
 
 

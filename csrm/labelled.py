@@ -137,7 +137,9 @@ def preference_rows(path: str | Path, raw_rows: Iterable[tuple[int, dict[str, An
 
 def read_rows(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """(number, object) of each row of a .parquet, .jsonl or .jsonl.gz file, the first being 1."""
-    if not str(path).endswith(".parquet"):
+    if "://" in str(path):
+        raise InputError(f"{path}: only local files are read here; copy it first")
+    if not str(path).lower().endswith(".parquet"):
         yield from read_json_lines(path)
         return
     import pyarrow as pa
@@ -254,6 +256,8 @@ def _pair(path: str | Path, number: int, raw: dict[str, Any]) -> tuple[list[Mess
     """History, chosen and rejected reply of a row."""
     for name in _PAIR:
         _field(path, number, raw, name)
+    if raw.get("messages") is not None and isinstance(raw["chosen"], str) and isinstance(raw["rejected"], str):
+        return _conversation(path, number, raw), raw["chosen"], raw["rejected"]  # whatever the replies look like
     try:
         return as_pair(raw)
     except RecordError as error:

@@ -24,7 +24,7 @@ from csrm.labelled import LabelledRow, PreferenceRow
 from csrm.messages import Message
 from csrm.model import CSRM
 
-__all__ = ["RuleSampler", "critical", "pair_conversation", "rate_chosen", "recall"]
+__all__ = ["RuleSampler", "critical", "pair_conversation", "rate_chosen"]
 
 BATCH_RECORDS = 64
 """Conversations rated at once."""
@@ -109,6 +109,8 @@ def rate_chosen(
         rules: the pool, configurations of one clause each.
         chosen_Rk: rules of each conversation.
     """
+    if model.layout.num_probes and any(rule.context for rule in rules):  # which probes read, and batches do not hold
+        return np.take_along_axis(model.score(conversations, rules).p_safe, chosen_Rk, axis=1)
     rated = np.empty(chosen_Rk.shape, np.float32)
     order = sorted(range(len(conversations)), key=lambda r: sum(len(m.content) for m in conversations[r]))
     fingerprints = np.array([rule.fingerprint for rule in rules])
@@ -128,9 +130,3 @@ def rate_chosen(
         cells = fingerprints[chosen_Rk[records]].ravel().tolist()
         rated[records] = model.calibration.p_safe(reward_Rk.ravel(), cells).reshape(reward_Rk.shape)
     return rated
-
-
-def recall(chosen_Pk: NDArray[np.int64], predicted_Pk: NDArray[np.int64]) -> float:
-    """Mean share of each pair's chosen rules that are among those predicted for it; NaN without pairs."""
-    found_Pk = (chosen_Pk[:, :, None] == predicted_Pk[:, None, :]).any(-1)
-    return float(found_Pk.mean()) if found_Pk.size else float("nan")

@@ -17,7 +17,16 @@ from jobs.options import OUTPUT_COLUMNS
 from jobs.remote import retried
 from jobs.storage import absolute, mark_of, open_location, readable, refuse_secrets
 
-__all__ = ["FileFormat", "InputFile", "Inputs", "file_format", "list_inputs", "partitions", "would_read"]
+__all__ = [
+    "FileFormat",
+    "InputFile",
+    "Inputs",
+    "file_format",
+    "list_inputs",
+    "partitions",
+    "refuse_as_output",
+    "would_read",
+]
 
 _RECORDS = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 _COMPRESSIONS = {".gz": "gzip", ".zst": "zstd"}
@@ -124,6 +133,19 @@ def would_read(place: str, location: str, root: str, sources: Collection[str]) -
         return place == f"{root}/{name}"
     is_below = place.rstrip("/") == root or f"{root}/{below}" == place.rstrip("/")
     return is_below and not any(part.startswith((".", "_")) for part in PurePosixPath(below).parts)
+
+
+def refuse_as_output(
+    place: str, shown: str, location: str, root: str, sources: Collection[str], option: str = "--output"
+) -> None:
+    """Raise where a run over an input would read what is written to a place, or has; see `would_read`.
+
+    Raises:
+        InputError: It would; the message names the place as it is `shown`.
+    """
+    is_source = place.removeprefix(f"{root.rstrip('/')}/") in sources
+    if is_source or would_read(place, location, root, sources):
+        raise InputError(f"{shown}: lies in the input, and the next run would read it; choose another {option}")
 
 
 def _find(filesystem: AbstractFileSystem, path: str, location: str) -> tuple[str, Iterable[dict[str, Any]]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -85,7 +86,7 @@ def told(address: str, id: str = "") -> Iterator[None]:
             "cluster's (`ray get-auth-token` prints it there)"
         ) from None
     except RuntimeError as error:
-        if "404" in str(error):
+        if re.search("(status code|returned) 404", str(error)):
             missing = f"{id}: no such job at {address}; `csrm jobs list` shows all"
             raise ClusterError(missing if id else _stranger(address)) from None
         raise UnreachableError(f"{address}: {_last_line(error)}") from None

@@ -16,7 +16,7 @@ from csrm.configurations import Clause, Configuration
 from csrm.conversations import RecordColumns
 from csrm.errors import InputError
 from jobs.commits import MANIFEST, Commit, matrix_files, read_commits
-from jobs.inputs import InputFile, would_read
+from jobs.inputs import InputFile, refuse_as_output
 from jobs.manifest import FORMAT
 from jobs.nearest import nearest
 from jobs.options import ScoreOptions
@@ -140,11 +140,8 @@ class Matrix:
         Raises:
             InputError: It would.
         """
-        place, root = Folder.at(location).url, self.manifest["input"].rstrip("/")
         sources = {shard["source"] for shard in self.shards}
-        is_source = place.removeprefix(f"{root}/") in sources
-        if is_source or would_read(place, self.options.input, root, sources):
-            raise InputError(f"{location}: lies in the input, and the next run would read it; choose another {option}")
+        refuse_as_output(Folder.at(location).url, location, self.options.input, self.manifest["input"], sources, option)
 
     def source(self, shard: Commit) -> Shard:
         """The rows of the input that a shard of the matrix was made of."""

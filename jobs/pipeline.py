@@ -99,10 +99,10 @@ def size_pools(
     cores = max(1, int(sum(cpus_per_node)))
     on_gpu = num_gpus > 0
     num_scorers = min(num_actors or num_gpus or min(cores, max_replicas), max(1, num_shards))
-    smallest = max(1, int(min(cpus_per_node, default=1)))
-    num_threads = max(1, min(cores // num_scorers, smallest, MAX_THREADS))
-    # On larger nodes cores share what reading and writing need, so that no further scorer finds room there.
-    share = SCORE_SHARE if on_gpu else 1 - (READ_SHARE + WRITE_SHARE) / min(smallest, CORES_PER_READER)
+    num_threads = max(1, min(cores // num_scorers, int(min(cpus_per_node, default=1)), MAX_THREADS))
+    # Cores share what reading and writing need, which the largest node has room for, so that no further scorer fits.
+    largest = max(1, int(max(cpus_per_node, default=1)))
+    share = SCORE_SHARE if on_gpu else 1 - (READ_SHARE + WRITE_SHARE) / min(largest, CORES_PER_READER)
     scorer_cpus = share * min(1.0 if on_gpu else num_threads, cores / num_scorers)
     is_elastic = num_actors is None and (on_gpu or max_replicas >= cores)
     return Pools(

@@ -41,6 +41,7 @@ MAYBE_PLACES = frozenset({"data", "backbone"})
 ALWAYS = {"COLUMNS": "120", "RAY_JOB_STOP_WAIT_TIME_S": "60", "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1"}
 """Of every job: tables are as wide; what is stopped has time to let go of its lock (Ray's own patience is 3 s); and a
 driver may tell its workers about endpoints that the job was told about."""
+SHARED = "--paths-on-cluster and an absolute path that all of its nodes share"
 
 T = TypeVar("T")
 _SECRET = re.compile(r"KEY|SECRET|TOKEN|PASSW|CREDENTIAL|AUTH", re.IGNORECASE)
@@ -174,6 +175,8 @@ def _moved(
         text = fill(text, day)
     if _URL.match(text):
         refuse_secrets(text)  # whoever sees the dashboard sees the command
+        if isinstance(parameter.type, click.Path) and not isinstance(parameter.type, Place):
+            raise InputError(f"{_named(parameter)} {text}: read and written on a filesystem alone; give {SHARED}")
         if not text.startswith(("file:", "local:")):
             return text
     elif not _is_place(parameter, text):
@@ -186,11 +189,14 @@ def _moved(
         return place
     elif paths_on_cluster and text.startswith("/"):
         return text
-    name = _long(parameter.opts) if isinstance(parameter, click.Option) else parameter.human_readable_name
+    url = "an s3:// URL, or " if isinstance(parameter.type, Place) else ""
     raise InputError(
-        f"{name} {text}: a path of this machine, and the job runs on the cluster; give an s3:// URL, or "
-        "--paths-on-cluster and an absolute path that all of its nodes share"
+        f"{_named(parameter)} {text}: a path of this machine, and the job runs on the cluster; give {url}{SHARED}"
     )
+
+
+def _named(parameter: click.Parameter) -> str:
+    return _long(parameter.opts) if isinstance(parameter, click.Option) else parameter.human_readable_name
 
 
 def _is_place(parameter: click.Parameter, text: str) -> bool:

@@ -61,7 +61,8 @@ def submit(
     """Run score, report, filter, pairs, train, calibrate, evaluate or strictness on a Ray cluster that has csrm.
 
     Policies travel along; inputs, models and outputs are on s3://, or with --paths-on-cluster on a filesystem that all
-    nodes share. The job has the credentials of the cluster, and none of yours.
+    nodes share, which is all that train, calibrate, evaluate and strictness know. The job has the credentials of the
+    cluster, and none of yours.
 
     A command, its policies and a day (--date's, or else today, UTC) make the job's id. While a job of that id runs,
     the same submit follows it; once it has succeeded, there is nothing to do; once it has failed or was stopped, it
@@ -81,7 +82,7 @@ def submit(
     from jobs.submission import Submission, read_variables
     from jobs.summary import say
 
-    arguments = [*command, *_for_gpus(command[0], num_gpus)]
+    arguments = [command[0], *_for_gpus(command[0], num_gpus), *command[1:]]
     root = context.find_root()
     submission = Submission.of(root, arguments, read_variables(env), paths_on_cluster=paths_on_cluster)
     out, err = Console(), Console(stderr=True)

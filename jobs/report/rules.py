@@ -28,6 +28,7 @@ SHOWN_RULES = 15
 SHOWN_GROUPS = 20
 RULES_OF_GROUP = 3
 NONE = "(none)"
+_READ = ("is_first_chosen", "margin", "rules")
 
 
 @dataclass(slots=True)
@@ -79,10 +80,7 @@ class RuleFindings:
             "margin": self.margin,
             "rules": {name: asdict(rule) for name, rule in self.ranked()},
             "groups": {
-                column: {
-                    value: {"pairs": g.num_pairs, "rules": dict(g.rules.most_common())} for value, g in own.items()
-                }
-                for column, own in self.groups.items()
+                column: {value: group.to_json() for value, group in own.items()} for column, own in self.groups.items()
             },
         }
 
@@ -101,12 +99,12 @@ def find_rules(location: str, by: Sequence[str]) -> RuleFindings:
     filesystem, path = open_location(location)
     with readable(location), open_file(filesystem, path) as raw, pq.ParquetFile(raw) as file:
         names = file.schema_arrow.names
-        if "rules" not in names or "margin" not in names:
+        if not set(_READ) <= set(names):
             raise InputError(f"{location}: no labels; give a file of csrm rules select, or the folder of a matrix")
         for column in by:
             if column not in names or column in OWN_COLUMNS:
                 raise InputError(f"{location}: no column {column!r}; {nearest(column, set(names) - OWN_COLUMNS)}")
-        for batch in file.iter_batches(8192, columns=["is_first_chosen", "margin", "rules", *by]):
+        for batch in file.iter_batches(8192, columns=[*_READ, *by]):
             _count(findings, batch)
     return findings
 

@@ -29,7 +29,7 @@ from csrm.training.options import TrainOptions
 from csrm.training.state import load_weights
 from jobs.local_copies import load_configurations
 from jobs.pipeline import cluster
-from jobs.rules.labels import read_rule_sets
+from jobs.rules.labels import Origin, read_rule_sets
 from jobs.rules.worker import ADAPTER
 from jobs.summary import say
 from jobs.train_data import file_facts
@@ -76,7 +76,7 @@ def run(
     console = Console(stderr=True)
     pool = as_rules(load_configurations(rules or str(POOL)))
     sets = _read(labels, pool, max_characters)
-    is_held_P = np.array([hashed_draw(*(message.content for message in p.conversation)) < holdout for p in sets.pairs])
+    is_held_P = np.array([_draw(pair) < holdout for pair in sets.pairs], bool)
     is_unseen_K = _unseen(len(pool), holdout_rules, seed)
     training = sets.take(~is_held_P)
     if not training.pairs:
@@ -166,6 +166,7 @@ def _read(labels: Sequence[str], pool: Sequence[Configuration], max_characters: 
     place = {rule.id: number for number, rule in enumerate(pool)}
     pairs, chosen = [], []
     for path in labels:
+        _check_origin(path, pool)
         for pair, rules in read_rule_sets(path):
             if unknown := [rule for rule in rules if rule not in place]:
                 raise InputError(f"{path}: rule {unknown[0]!r} is not in the pool; give --rules as they were rated on")
@@ -178,6 +179,23 @@ def _read(labels: Sequence[str], pool: Sequence[Configuration], max_characters: 
     if pairs:
         np.put_along_axis(chosen_PK, np.array(chosen), True, axis=1)
     return RuleSets(pairs=pairs, chosen_PK=chosen_PK)
+
+
+def _check_origin(path: str, pool: Sequence[Configuration]) -> None:
+    """Raise where an adapter made labels, which would learn from itself, or a rule was rated under another text."""
+    origin = None if "://" in path else Origin.of(path)
+    if origin is None:
+        return
+    if origin.adapter is not None:
+        raise InputError(f"{path}: an adapter named these rules; learn from labels that rate all, of csrm rules select")
+    for rule in pool:
+        if origin.rules.get(rule.id, rule.fingerprint) != rule.fingerprint:
+            raise InputError(f"{path}: rule {rule.id!r} had another text; give --rules as they were rated on")
+
+
+def _draw(pair: PreferenceRow) -> float:
+    """A number in [0, 1) that is a function of a pair's prompt, or of its replies where it has none."""
+    return hashed_draw(*([m.content for m in pair.conversation] or sorted((pair.chosen, pair.rejected))))
 
 
 def _unseen(num_rules: int, num_unseen: int, seed: int) -> NDArray[np.bool_]:

@@ -1,11 +1,13 @@
 """Pairs of replies with the rules that decided them: what `csrm rules select` writes, and others read.
 
-A row is a preference pair in TRL's conversational format (`prompt`, `chosen`, `rejected`, `margin`), so that
-`csrm train --preferences` and TRL's trainers take the file as it is, with what it came from beside it.
+A row is a preference pair in TRL's conversational format (`prompt`, `chosen`, `rejected`, and the `margin` of its
+reward trainer), so that `csrm train --preferences` and TRL's trainers take the file as it is, with what it came from
+beside it. The file's metadata says which rules there were, and whether an adapter named those of each pair.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +22,7 @@ from csrm.errors import InputError
 from csrm.labelled import PreferenceRow
 from csrm.messages import Message
 
-__all__ = ["OWN_COLUMNS", "Counts", "RatedPairs", "read_rule_sets", "to_table"]
+__all__ = ["OWN_COLUMNS", "Counts", "Origin", "RatedPairs", "read_rule_sets", "to_table"]
 
 _MESSAGES = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
 _RULES = pa.list_(
@@ -40,6 +42,8 @@ SCHEMA = pa.schema(
     ]
 )
 OWN_COLUMNS = frozenset(SCHEMA.names)
+_ORIGIN = "csrm.labels"
+_READ = ("pair_id", "prompt", "chosen", "rejected", "rules")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,34 @@ class Counts:
             self.per_rule[rated.rules[number]] = self.per_rule.get(rated.rules[number], 0) + count
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What labels were made by, as the metadata of their file holds it."""
+
+    rules: dict[str, str]
+    """Fingerprints of the pool's rules, by id."""
+    adapter: str | None
+    """What named the rules of each pair; None: all were rated."""
+
+    def to_metadata(self) -> dict[str, str]:
+        """For a Parquet schema."""
+        return {_ORIGIN: json.dumps({"rules": self.rules, "adapter": self.adapter})}
+
+    @classmethod
+    def of(cls, path: str | Path) -> Origin | None:
+        """Of a file; None where another program wrote it anew without.
+
+        Raises:
+            InputError: It is no Parquet file.
+        """
+        try:
+            metadata = pq.read_schema(path).metadata or {}
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path}: not readable as Parquet ({error})") from None
+        text = metadata.get(_ORIGIN.encode())
+        return None if text is None else cls(**json.loads(text))
+
+
 def to_table(rated: RatedPairs) -> pa.Table:
     """The decided pairs as rows of `SCHEMA`, with the columns that are kept."""
     decided = np.flatnonzero(rated.label_P)
@@ -136,11 +168,13 @@ def read_rule_sets(path: str | Path) -> Iterator[tuple[PreferenceRow, list[str]]
     Raises:
         InputError: It is no such file.
     """
+    if "://" in str(path):
+        raise InputError(f"{path}: only local files are read here; copy it first")
     try:
         with pq.ParquetFile(path) as file:
-            if missing := sorted({"prompt", "chosen", "rejected", "rules"} - set(file.schema_arrow.names)):
+            if missing := sorted(set(_READ) - set(file.schema_arrow.names)):
                 raise InputError(f"{path}: no column {missing[0]!r}; give a file that csrm rules select wrote")
-            for batch in file.iter_batches(1024, columns=["pair_id", "prompt", "chosen", "rejected", "rules"]):
+            for batch in file.iter_batches(1024, columns=list(_READ)):
                 for row in batch.to_pylist():
                     history = [Message(one["role"], one["content"]) for one in row["prompt"]]
                     chosen, rejected = (row[name][-1]["content"] for name in ("chosen", "rejected"))

@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow as pa
 
+from csrm.configurations import Configuration
 from csrm.errors import InputError
 from csrm.rules import POOL, as_rules
 from jobs import shards
-from jobs.inputs import list_inputs
+from jobs.inputs import list_inputs, refuse_as_output
 from jobs.job import read_model_facts
 from jobs.local_copies import load_configurations
 from jobs.matrix import Matrix
@@ -20,6 +21,7 @@ from jobs.options import OUTPUT_COLUMNS, ScoreOptions
 from jobs.pipeline import MAX_BLOCKS, Stage, configure_ray_data, original_errors
 from jobs.rules.labels import OWN_COLUMNS, Counts
 from jobs.rules.worker import LabelJob, Labeller, Task
+from jobs.storage import Folder
 from jobs.tables import from_bytes
 
 __all__ = ["label_shards", "plan_matrix", "plan_records"]
@@ -34,11 +36,14 @@ class Label(Stage):
     make = Labeller
 
 
-def plan_matrix(matrix: Matrix, *, model: str | None, num_rules: int, min_margin: float) -> tuple[LabelJob, list[Task]]:
+def plan_matrix(
+    matrix: Matrix, *, pool: str | None, model: str | None, num_rules: int, min_margin: float
+) -> tuple[LabelJob, list[Task]]:
     """What is to be done where a matrix holds all ratings.
 
     Args:
-        matrix: what `csrm rules rate` wrote. Its configurations of one clause are the rules.
+        matrix: what `csrm rules rate` wrote.
+        pool: configurations whose clauses are the rules; None takes all of the matrix's that have one clause.
         model: what the matrix was rated by; None is where it was then.
         num_rules: rules of a pair.
         min_margin: pairs with a smaller margin are not labelled.
@@ -46,7 +51,7 @@ def plan_matrix(matrix: Matrix, *, model: str | None, num_rules: int, min_margin
     Raises:
         InputError: There are not enough rules, or a kept column has the name of one of ours.
     """
-    rules = tuple(one for one in matrix.configurations if len(one.clauses) == 1)
+    rules = _rules_of(matrix, pool)
     kept = tuple(name for name in matrix.schema.names if name not in OUTPUT_COLUMNS)
     if taken := sorted(OWN_COLUMNS.intersection(kept)):
         raise InputError(f"{matrix.folder.url}: column {taken[0]!r} has the name of one of the labels' own; rename it")
@@ -68,6 +73,7 @@ def plan_matrix(matrix: Matrix, *, model: str | None, num_rules: int, min_margin
 def plan_records(
     input: str,
     adapter: str,
+    output: str,
     *,
     pool: str | None,
     model: str | None,
@@ -80,6 +86,7 @@ def plan_records(
     Args:
         input: of records with two replies each.
         adapter: its folder or URL.
+        output: where labels are written.
         pool: configurations whose clauses are the rules; None takes the bundled pool.
         model: what rates; None is the embedded model.
         id_column: names a record; None: file and row number do.
@@ -103,8 +110,32 @@ def plan_records(
         num_rules=num_rules,
         min_margin=min_margin,
     )
-    plan = shards.plan_files(list_inputs(input).files, SHARD_ROWS, named_columns=options.named_columns)
+    inputs = list_inputs(input)
+    refuse_as_output(Folder.at(output).url, output, input, inputs.root, {file.source for file in inputs.files})
+    plan = shards.plan_files(inputs.files, SHARD_ROWS, named_columns=options.named_columns)
     return job, [Task(shard, None) for shard in plan.shards]
+
+
+def _rules_of(matrix: Matrix, pool: str | None) -> tuple[Configuration, ...]:
+    """Configurations of one clause, each text once, that the matrix's model has rated.
+
+    Raises:
+        InputError: A rule of the pool is not among them, or another model has rated some rows.
+    """
+    rated = {(one.clauses[0], one.context): one for one in reversed(matrix.configurations) if len(one.clauses) == 1}
+    rules = tuple(reversed(rated.values()))
+    if pool is not None:
+        wanted = [(rule.clauses[0], rule.context) for rule in as_rules(load_configurations(pool))]
+        if missing := [clause.category for clause, context in wanted if (clause, context) not in rated]:
+            raise InputError(f"{matrix.folder.url}: rule {missing[0]!r} is not rated there; csrm rules rate adds it")
+        rules = tuple(rated[one] for one in wanted)
+    fingerprint = matrix.manifest["model"]["fingerprint"]
+    for rule in rules:
+        if any(column["model"] != fingerprint for column in matrix.manifest["columns"][rule.id]):
+            raise InputError(
+                f"{matrix.folder.url}: another model has rated {rule.id!r}; rate again, or leave it out with --rules"
+            )
+    return rules
 
 
 def label_shards(tasks: Sequence[Task], job: LabelJob) -> Iterator[tuple[pa.Table | None, Counts]]:

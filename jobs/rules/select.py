@@ -51,7 +51,7 @@ def parquet_file(_: click.Context, __: click.Parameter, value: str) -> str:
     "pool",
     type=Place(),
     metavar="PATH",
-    help="With --adapter: configurations whose clauses are rules.  [default: 100 of our own]",
+    help="Configurations whose clauses are the rules.  [default: all of the matrix; with --adapter 100 of our own]",
 )
 @click.option(
     "-m", "--model", type=Place(), metavar="DIR", help="What rated, or rates.  [default: the matrix's own, csrm-mini]"
@@ -70,7 +70,7 @@ def select(
     (arXiv 2501.15453). With --adapter INPUT is the records themselves: the adapter names the rules, and the replies
     are rated on these alone.
 
-    FILE has a row per pair: prompt, chosen, rejected and margin as TRL and csrm train --preferences read them, the
+    FILE has a row per pair: prompt, chosen and rejected as TRL and csrm train --preferences read them, the margin, the
     rules with their ratings, and the matrix's kept columns. Pairs that the rules leave open are counted and left out.
 
     \b
@@ -84,12 +84,12 @@ def select(
     from jobs.rules.pipeline import label_shards
     from jobs.storage import open_location, publish_file
 
-    open_location(output)  # a URL that nobody can write to is told at once
+    open_location(output)  # a URL of no store is told at once
     job, tasks = _plan(input, output, adapter, num_rules=top_k, min_margin=min_margin, **settings)
     with tempfile.TemporaryDirectory(prefix="csrm-rules-") as folder:
         file = Path(folder) / "labels.parquet"
         with pipeline.cluster():
-            counts = write(label_shards(tasks, job), file)
+            counts = write(label_shards(tasks, job), file, job)
         if not counts.pairs:
             raise InputError(f"{input}: nothing to write: {' · '.join(describe(counts)) or 'no pairs'}")
         publish_file(file, output)
@@ -107,26 +107,28 @@ def _plan(
     from jobs.rules.pipeline import plan_matrix, plan_records
 
     if adapter is not None:
-        return plan_records(input, adapter, pool=pool, id_column=id_column, **settings)
-    if pool or id_column:
-        raise click.UsageError("--rules and --id-column are those of the matrix; give them to csrm rules rate")
+        return plan_records(input, adapter, output, pool=pool, id_column=id_column, **settings)
+    if id_column:
+        raise click.UsageError("--id-column is the matrix's; give it to csrm rules rate")
     matrix = Matrix.open(input)
     matrix.refuse_as_output(output)
-    return plan_matrix(matrix, **settings)
+    return plan_matrix(matrix, pool=pool, **settings)
 
 
-def write(labelled: Iterable[tuple[pa.Table | None, Counts]], file: Path) -> Counts:
-    """Write labels to a local file; return what became of all pairs."""
+def write(labelled: Iterable[tuple[pa.Table | None, Counts]], file: Path, job: LabelJob) -> Counts:
+    """Write labels to a local file, with what they were made by; return what became of all pairs."""
     import pyarrow.parquet as pq
 
-    from jobs.rules.labels import Counts
+    from jobs.rules.labels import Counts, Origin
 
+    facts = Origin(rules={rule.id: rule.fingerprint for rule in job.rules}, adapter=job.adapter).to_metadata()
     totals = Counts()
     with contextlib.ExitStack() as stack:
         writer = None
         for labels, counts in labelled:
             totals.merge(counts)
             if labels is not None:
+                labels = labels.replace_schema_metadata(facts)
                 writer = writer or stack.enter_context(pq.ParquetWriter(file, labels.schema, compression="zstd"))
                 writer.write_table(labels)
     return totals

@@ -144,7 +144,7 @@ class Labeller:
             second_Pk=second_Pk,
             label_P=labels.label_P,
             margin_P=labels.margin_P,
-            kept=rows.select(self.job.kept).take(pa.array(starts)),
+            kept=_with_all(rows, self.job.kept).take(pa.array(starts)),
         )
 
     def _relevance(self, pairs: Sequence[PreferenceRow]) -> NDArray[np.float64]:
@@ -221,6 +221,11 @@ def _cells(rows: pa.Table, rules: Sequence[str]) -> NDArray[np.float64]:
     """p_safe of rows under rules, (R, K); NaN where there is none."""
     fields = rows["p_safe"].combine_chunks()
     return np.stack([fields.field(rule).to_numpy(zero_copy_only=False).astype(np.float64) for rule in rules], axis=1)
+
+
+def _with_all(rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Some columns; a file that does not lie in a partition folder of a name has none of it."""
+    return pa.table({n: rows[n] if n in rows.column_names else pa.nulls(len(rows), pa.string()) for n in names})
 
 
 def _load(place: str | None) -> CSRM:

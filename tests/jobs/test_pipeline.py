@@ -71,6 +71,16 @@ def test_nodes_that_are_added_get_scorers_and_those_that_are_there_no_more(
         assert left - others < pools.scorer_cpus, "room for one that has no core"
 
 
+@given(nodes=st.lists(st.integers(1, 128), min_size=1, max_size=6))
+def test_nodes_of_different_sizes_have_no_room_for_more_scorers_than_cores(nodes):
+    pools = size_pools(nodes, 0, 10_000)
+    assert pools.num_scorers == sum(nodes)
+    others = pools.num_readers * READ_SHARE + pools.num_writers * WRITE_SHARE
+    room = [int((cores + 1e-9) / pools.scorer_cpus) for cores in nodes]
+    assert min(have - cores for have, cores in zip(room, nodes, strict=True)) >= 0, "each core has its scorer"
+    assert int((max(nodes) - others + 1e-9) / pools.scorer_cpus) + sum(room) - max(room) <= sum(nodes)
+
+
 @pytest.mark.parametrize(
     ("nodes", "num_gpus", "scorers", "threads", "readers"),
     [([1], 0, 1, 1, 1), ([2], 0, 2, 1, 1), ([16], 0, 16, 1, 2), ([2] * 4, 0, 8, 1, 1), ([16], 1, 1, 8, 15)],

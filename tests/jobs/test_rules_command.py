@@ -20,6 +20,7 @@ from csrm.rule_selection import label_pairs, ratings, request_relevance
 from csrm.rules import NEUTRAL, load_rules, request
 from jobs.cli import cli
 from jobs.matrix import Matrix
+from jobs.rules.labels import Origin
 
 POOL = """
 id: pool
@@ -169,6 +170,37 @@ def whole_pairs():
     return found
 
 
+def test_rules_that_left_the_pool_have_no_vote_and_no_text_has_two(rated, rules):
+    one_less = POOL.replace("- {category: Weather, guideline: do not talk of the weather}\n", "")
+    Path("pool.yaml").write_text(one_less)
+    assert rules(RATE).exit_code == 0  # the last rule is `weather` now, and there is `weather_2` of the same text
+    assert {one.id for one in Matrix.open("rated").configurations} == {"violence", "secrets", "weather", "weather_2"}
+    found = labels(rules("select rated -o labels.parquet --top-k 3"))
+    assert {rule["rule"] for row in found for rule in row["rules"]} == {"violence", "secrets", "weather"}
+    Path("two.yaml").write_text(one_less.replace("- {category: Weather, guideline: the bank}\n", ""))
+    found = labels(rules("select rated -o labels.parquet --top-k 2 --rules two.yaml"))
+    assert {rule["rule"] for row in found for rule in row["rules"]} == {"violence", "secrets"}
+
+
+def test_files_may_lie_in_partition_folders_or_not(rules):
+    for name, part in (("b.jsonl", slice(0, 20)), ("lang=en/a.jsonl", slice(20, 40))):
+        Path("in", name).parent.mkdir(parents=True, exist_ok=True)
+        write_lines(Path("in", name), records()[part])
+    assert rules(RATE.replace("pairs.jsonl", "in")).exit_code == 0
+    found = labels(rules("select rated -o labels.parquet --top-k 2"))
+    without = {f"p{n}" for n in range(20)}
+    assert {(row["pair_id"] in without, row["lang"]) for row in found} == {(True, None), (False, "en")}
+
+
+def test_pairs_without_a_prompt_are_labelled_and_trained_on(rules):
+    pairs = [{"id": f"n{n}", "chosen": text, "rejected": f"{text} 1"} for n, text in enumerate(REPLIES)]
+    write_lines(Path("pairs.jsonl"), pairs)
+    assert rules(RATE.replace(" --keep-columns topic", "")).exit_code == 0
+    found = labels(rules("select rated -o labels.parquet --top-k 2"))
+    assert {len(row["prompt"]) for row in found} == {0}
+    assert [row.chosen for row in read_preferences("labels.parquet")] == [row["chosen"][0]["content"] for row in found]
+
+
 def test_swapped_replies_get_the_same_reply_chosen_by_the_same_rules(rated, rules):
     swapped = [
         record | {"chosen": record["rejected"], "rejected": record["chosen"]} if "rejected" in record else record
@@ -280,7 +312,19 @@ def test_on_ray_labels_are_the_same_and_in_order(rated, rules, running_cluster):
         ("select nowhere -o labels.parquet", "nowhere: no finished matrix here"),
         ("select rated -o labels.jsonl", "name it .parquet"),
         ("select rated -o labels.parquet --top-k 9", "4 rules, fewer than the 9 of a pair"),
-        ("select rated -o labels.parquet --rules pool.yaml", "give them to csrm rules rate"),
+        ("select rated -o labels.parquet --id-column id", "give it to csrm rules rate"),
+        (
+            "select rated -o labels.parquet --rules more.yaml",
+            "rule 'Numbers' is not rated there; csrm",
+        ),
+        ("select . -o inside.parquet --adapter *", "lies in the input, and the next run would read it"),
+        ("train-adapter named.parquet --output out", "an adapter named these rules"),
+        ("train-adapter labels.parquet --rules other.yaml --output out", "rule 'violence' had another text"),
+        (
+            "train-adapter labels.parquet --rules pool.yaml --max-characters 1 --output out",
+            "nothing is left to train",
+        ),
+        ("train-adapter s3://bucket/labels.parquet --output out", "only local files are read here"),
         (
             "select rated -o labels.parquet --top-k 4 --min-margin 99",
             "nothing to write: 42 pairs that their rules",
@@ -299,6 +343,10 @@ def test_on_ray_labels_are_the_same_and_in_order(rated, rules, running_cluster):
 def test_mistakes_are_one_line(line, message, rated, rules, model_folder, tmp_path):
     pq.write_table(pa.table({"prompt": ["a"]}), tmp_path / "pairs.parquet")
     labels(rules("select rated -o labels.parquet --top-k 4"))
+    named = Origin(rules={}, adapter="a").to_metadata()
+    pq.write_table(pq.read_table("labels.parquet").replace_schema_metadata(named), "named.parquet")
+    Path("more.yaml").write_text(POOL + "- {category: Numbers, guideline: 0 1 2}\n")
+    Path("other.yaml").write_text(POOL.replace("do not kill", "never kill"))
     csrm.CSRM.from_pretrained().save_pretrained(tmp_path / "other") if "other" in line else None
     result = rules(line)
     assert result.exit_code == 2, result.output

@@ -145,7 +145,9 @@ def test_what_is_too_large_is_refused_with_the_largest_files(tmp_path, monkeypat
         (("score", *S3[:2], "nowhere/", *S3[3:]), "--configurations nowhere/: a path"),
         (("report", "s3://m", "--output", "page.html"), "--output page.html: a path"),
         (("train", "--data", "rows.jsonl", "--backbone", "b", "--output", "/x"), "--data rows.jsonl: a path"),
-        (("train", "--data", "s3://r", "--backbone", "./b", "--output", "/x"), "--backbone ./b: a path"),
+        (("train", "--data", "s3://r", "--backbone", "b", "--output", "/x"), "--data s3://r: .* on a filesystem alone"),
+        (("train", "--data", "/r", "--output", "s3://b/m", "--backbone", "b"), "--data /r: .* and an absolute path"),
+        (("evaluate", "--model", "./b", "--own", "/r"), "--(own|model) [./]+[br]: a path"),
         (("strictness", "--data", "rows.jsonl", "--output", "/x"), "--(data|output)"),
         (("score", "s3://key:secret@lake/", *S3[1:]), "URL with keys"),
         (("score", *S3, "--s3-endpoint", "http://me:secret@minio"), "URL with keys"),
@@ -212,11 +214,13 @@ def test_reading_a_command_leaves_this_process_as_it_was(monkeypatch):
 
 @pytest.mark.parametrize(("name", "ending"), [("score", "--num-gpus 4"), ("train", "--num-workers 4 --use-gpu")])
 def test_gpus_are_the_commands_own_option(name, ending):
-    arguments = {"score": S3, "train": ("--data", "s3://r", "--backbone", "org/model", "--output", "/x")}[name]
+    arguments = {"score": S3, "train": ("--data", "/r", "--backbone", "org/model", "--output", "/x")}[name]
     flags = ["--dry-run", "--paths-on-cluster", "--num-gpus", "4"]
     result = CliRunner().invoke(cli, ["submit", *flags, "--", name, *arguments])
     assert result.exit_code == 0, result.output
     assert ending in result.output
+    dashed = ["submit", "--dry-run", "--num-gpus", "4", "--", "score", *S3[1:], "--", S3[0]]
+    assert CliRunner().invoke(cli, dashed).exit_code == 0, "the command's own -- ends its options"
     refused = CliRunner().invoke(cli, ["submit", "--dry-run", "--num-gpus", "4", "--", "report", "s3://m"])
     assert "--num-gpus is of score and train" in refused.output
 
