@@ -92,6 +92,7 @@ def test_everything_public_is_there():
     [
         ("bench_table", "README.md"),
         ("evaluation_table", "README.md"),
+        ("rules_table", "README.md"),
         ("ablation_table", "tests/benchmarks/README.md"),
         ("interaction_table", "tests/benchmarks/README.md"),
         ("ladder_table", "tests/benchmarks/README.md"),

@@ -109,6 +109,30 @@ def night_table() -> str:
     return "\n".join(lines)
 
 
+PAIRS = {"hh eval": "hh_harmless, eval half", "saferlhf_eval": "saferlhf_eval", "rbr": "rbr_train"}
+LABELLERS = {
+    "adaptive 5": "adaptive 5",
+    "random 5": "random 5",
+    "all 100": "all",
+    "fixed 5 (train)": "fixed 5 (train)",
+    "relevance alone": "relevance alone",
+    "direct reward": "direct reward",
+}
+
+
+def rules_table() -> str:
+    """Share of pairs that rules label as people did."""
+    found = {(row["data"], row["labeller"]): row for row in records("rule_labels")}
+    titled = [
+        (
+            f"| {title} ({found[data, 'all']['pairs']:,}) |",
+            {name: found[data, labeller]["accuracy"] for name, labeller in LABELLERS.items()},
+        )
+        for data, title in PAIRS.items()
+    ]
+    return comparison("| pairs |", "|---|", titled, tuple(LABELLERS))
+
+
 if __name__ == "__main__":
-    tables = (bench_table, evaluation_table, ablation_table, interaction_table, ladder_table, night_table)
+    tables = (bench_table, evaluation_table, rules_table, ablation_table, interaction_table, ladder_table, night_table)
     print(*(table() for table in tables), sep="\n\n")
