@@ -157,3 +157,11 @@ def test_a_failed_start_reaches_the_driver_through_ray_data_as_one_line(broken):
     with pytest.raises(InputError) as caught, original_errors():
         list(rows.iter_rows())
     assert str(caught.value) == "a: broken; mend it"
+
+
+def test_shards_go_to_scorers_on_the_node_that_read_them():
+    """Ray Data does so where one is free there, unless it is told not to."""
+    from ray.data import DataContext
+
+    configure_ray_data()
+    assert DataContext.get_current().execution_options.actor_locality_enabled
