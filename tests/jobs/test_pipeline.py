@@ -159,6 +159,7 @@ def test_a_failed_start_reaches_the_driver_through_ray_data_as_one_line(broken):
     assert str(caught.value) == "a: broken; mend it"
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:ray.data.context")
 def test_shards_go_to_scorers_on_the_node_that_read_them():
     """Ray Data does so where one is free there, unless it is told not to."""
     from ray.data import DataContext
