@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -47,7 +48,7 @@ def follow(server: JobServer, id: str, show: Callable[[str], None]) -> Job:
     log, heard = Log(show), time.monotonic()
     while True:
         try:
-            asyncio.run(_tail(server, id, log))
+            _listen(server, id, log)
             job = server.job(id)
             heard = time.monotonic()
             if job.is_over:
@@ -59,6 +60,24 @@ def follow(server: JobServer, id: str, show: Callable[[str], None]) -> Job:
         time.sleep(POLL_S)
 
 
+def _listen(server: JobServer, id: str, log: Log) -> None:
+    """Show what one connection brings, in a thread: Ctrl-C must not wait until a connection lets itself be closed."""
+    failed: list[Exception] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(_tail(server, id, log))
+        except Exception as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    while thread.is_alive():
+        thread.join(POLL_S)
+    if failed:
+        raise failed[0]
+
+
 async def _tail(server: JobServer, id: str, log: Log) -> None:
     """Show what one connection brings, until the job is over or the connection breaks."""
     chunks, position = server.client.tail_job_logs(id), 0
@@ -66,7 +85,7 @@ async def _tail(server: JobServer, id: str, log: Log) -> None:
         waiting = asyncio.ensure_future(anext(chunks, None))
         try:
             while not (await asyncio.wait({waiting}, timeout=SILENCE_S))[0]:
-                if (await asyncio.to_thread(server.job, id)).is_over:
+                if server.job(id).is_over:
                     return
             chunk = waiting.result()
         except (*transport_errors(), RuntimeError):

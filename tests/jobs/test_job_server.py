@@ -6,6 +6,7 @@ import http.server
 import json
 import re
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -343,3 +344,28 @@ def test_a_job_that_does_not_stop_is_told(server_of, monkeypatch):
     client.stop_job = lambda id: True
     with pytest.raises(ClusterError, match="still pending after 0 s"):
         server_of(client).stop(ID)
+
+
+def test_ctrl_c_does_not_wait_for_a_connection_that_will_not_close(tmp_path):
+    program = """
+import asyncio, os, signal, threading
+from types import SimpleNamespace
+from jobs.job_log import follow
+
+async def tail_job_logs(id):
+    yield "hello\\n"
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    follow(SimpleNamespace(client=SimpleNamespace(tail_job_logs=tail_job_logs)), "id", print)
+except KeyboardInterrupt:
+    print("detached")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split() == ["hello", "detached"], done.stderr
+    assert done.returncode == 0
