@@ -10,11 +10,19 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from csrm.configurations import Configuration, load_configurations
 from csrm.messages import Message
+from csrm.rule_selection import request_relevance
 
-__all__ = ["NEUTRAL", "POOL", "as_rules", "load_rules", "request"]
+if TYPE_CHECKING:
+    from csrm.model import CSRM
+
+__all__ = ["NEUTRAL", "POOL", "as_rules", "load_rules", "relevance_to_requests", "request"]
 
 POOL = Path(__file__).parent / "safety_rules.yaml"
 
@@ -80,6 +88,20 @@ def request(conversation: Sequence[Message]) -> list[Message]:
     left out on purpose: what an assistant was talked into is no part of the question.
     """
     return [Message("user", "\n".join(message.content for message in conversation[:-1] if message.role == "user"))]
+
+
+def relevance_to_requests(
+    model: CSRM, conversations: Sequence[Sequence[Message]], rules: Sequence[Configuration]
+) -> NDArray[np.float64]:
+    """How much each rule has to do with what the users of conversations ask for, (P, K): `request_relevance`.
+
+    Args:
+        model: what rates.
+        conversations: each with the reply that ends it, which is not looked at.
+        rules: configurations of one clause each.
+    """
+    reward = model.score([*map(request, conversations), *NEUTRAL], rules).reward
+    return request_relevance(reward[: -len(NEUTRAL)], reward[-len(NEUTRAL) :].mean(axis=0))
 
 
 def _slug(category: str) -> str:

@@ -93,21 +93,12 @@ def run(
     own |= {"rules": [rule.fingerprint for rule in pool], "holdout_rules": holdout_rules}
     folder = claim(output, own, resume=resume)
     log = folder / "train.jsonl"
+    sampler = _sampler(training, pool, is_unseen_K, options)
     with cluster():
-        import ray
-
-        seen = np.flatnonzero(~is_unseen_K)
-        sampler = RuleSampler(
-            training.pairs,
-            [pool[rule].clauses[0] for rule in seen],
-            training.chosen_PK[:, seen],
-            batch_rows=options.batch_rows,
-            seed=seed,
-        )
         plan = Plan(
             start=start,
             options=options,
-            source=ray.put((sampler, build_model(start).encoder)),
+            source=_shared(sampler, start),
             log=str(log.absolute()),
             save_every=save_every,
             strategy=strategy,
@@ -127,9 +118,25 @@ def run(
     texts = {"train.json": json.dumps(report, indent=2) + "\n", log.name: log.read_text(encoding="utf-8")}
     write_model(adapter.to("cpu"), output, texts)
     shutil.rmtree(folder)
-    shown = " · ".join(f"{what.replace('_', ' ')} {value:.3f}" for what, value in recalls.items() if value is not None)
+    shown = " · ".join(f"{what} {value:.3f}" for what, value in recalls.items() if value is not None)
     say(console, f"{report['steps']:,} steps · recall on held-out pairs: {shown or 'not measured'}")
     say(console, f"wrote {output}")
+
+
+def _sampler(
+    sets: RuleSets, pool: Sequence[Configuration], is_unseen_K: NDArray[np.bool_], options: TrainOptions
+) -> RuleSampler:
+    """What draws batches of pairs × the rules that are trained on."""
+    seen = np.flatnonzero(~is_unseen_K)
+    clauses = [pool[rule].clauses[0] for rule in seen]
+    return RuleSampler(sets.pairs, clauses, sets.chosen_PK[:, seen], batch_rows=options.batch_rows, seed=options.seed)
+
+
+def _shared(sampler: RuleSampler, start: Start) -> Any:
+    """What draws and tokenises, in Ray's object store."""
+    import ray
+
+    return ray.put((sampler, build_model(start).encoder))
 
 
 def measure_recall(

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from csrm.errors import InputError
 from csrm.labelled import PreferenceRow
 from csrm.messages import Message
+from csrm.rule_selection import RuleLabels
 
 __all__ = ["OWN_COLUMNS", "Counts", "Origin", "RatedPairs", "read_rule_sets", "to_table"]
 
@@ -54,15 +55,12 @@ class RatedPairs:
     """Those whose `chosen` is the first reply, `rejected` the second, as the input has them."""
     rules: Sequence[str]
     """Ids of the pool."""
-    chosen_Pk: NDArray[np.int64]
-    """Rules of each pair, the one that matters most first."""
+    labels: RuleLabels
+    """What the rules of each pair say of it."""
     relevance_Pk: NDArray[np.floating]
     first_Pk: NDArray[np.floating]
     """Ratings of the first replies on these rules."""
     second_Pk: NDArray[np.floating]
-    label_P: NDArray[np.int8]
-    """+1: the first reply is the safer one; −1: the second; 0: the rules do not tell."""
-    margin_P: NDArray[np.float64]
     kept: pa.Table | None = None
     """Further columns of the pairs."""
 
@@ -93,11 +91,11 @@ class Counts:
 
     def add(self, rated: RatedPairs) -> None:
         """Count pairs that were labelled."""
-        is_decided = rated.label_P != 0
+        is_decided = rated.labels.label_P != 0
         self.pairs += int(is_decided.sum())
         self.undecided += int((~is_decided).sum())
-        self.first_chosen += int((rated.label_P > 0).sum())
-        numbers, counts = np.unique(rated.chosen_Pk[is_decided], return_counts=True)
+        self.first_chosen += int((rated.labels.label_P > 0).sum())
+        numbers, counts = np.unique(rated.labels.chosen_Pk[is_decided], return_counts=True)
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             self.per_rule[rated.rules[number]] = self.per_rule.get(rated.rules[number], 0) + count
 
@@ -132,7 +130,7 @@ class Origin:
 
 def to_table(rated: RatedPairs) -> pa.Table:
     """The decided pairs as rows of `SCHEMA`, with the columns that are kept."""
-    decided = np.flatnonzero(rated.label_P)
+    decided = np.flatnonzero(rated.labels.label_P)
     table = pa.Table.from_pylist([_row(rated, pair) for pair in decided.tolist()], schema=SCHEMA)
     if rated.kept is not None:
         kept = rated.kept.take(pa.array(decided))
@@ -142,7 +140,7 @@ def to_table(rated: RatedPairs) -> pa.Table:
 
 
 def _row(rated: RatedPairs, number: int) -> dict[str, Any]:
-    pair, is_first = rated.pairs[number], bool(rated.label_P[number] > 0)
+    pair, is_first = rated.pairs[number], bool(rated.labels.label_P[number] > 0)
     replies = (pair.chosen, pair.rejected)
     ratings = (rated.first_Pk[number], rated.second_Pk[number])
     chosen, rejected = (0, 1) if is_first else (1, 0)
@@ -151,12 +149,16 @@ def _row(rated: RatedPairs, number: int) -> dict[str, Any]:
         "prompt": [{"role": message.role, "content": message.content} for message in pair.conversation],
         "chosen": [{"role": "assistant", "content": replies[chosen]}],
         "rejected": [{"role": "assistant", "content": replies[rejected]}],
-        "margin": abs(float(rated.margin_P[number])),
+        "margin": abs(float(rated.labels.margin_P[number])),
         "is_first_chosen": is_first,
         "rules": [
             {"rule": rated.rules[rule], "relevance": float(relevance), "chosen": float(own), "rejected": float(other)}
             for rule, relevance, own, other in zip(
-                rated.chosen_Pk[number], rated.relevance_Pk[number], ratings[chosen], ratings[rejected], strict=True
+                rated.labels.chosen_Pk[number],
+                rated.relevance_Pk[number],
+                ratings[chosen],
+                ratings[rejected],
+                strict=True,
             )
         ],
     }

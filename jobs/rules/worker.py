@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +21,8 @@ from csrm.configurations import Configuration
 from csrm.errors import CheckpointError, RecordError
 from csrm.labelled import PreferenceRow, as_pair
 from csrm.model import CSRM
-from csrm.rule_selection import choose, label, label_pairs, ratings, request_relevance
-from csrm.rules import NEUTRAL, request
+from csrm.rule_selection import RuleLabels, choose, label, label_pairs, ratings
+from csrm.rules import relevance_to_requests
 from jobs.commits import Commit
 from jobs.local_copies import local_model
 from jobs.matrix import Matrix
@@ -128,7 +127,7 @@ class Labeller:
         if not pairs:
             return None
         first_PK, second_PK = rated_RK[starts], rated_RK[starts + 1]
-        relevance_PK = self._relevance(pairs)
+        relevance_PK = relevance_to_requests(self.model, [pair.replies()[0] for pair in pairs], self.job.rules)
         labels = label_pairs(
             first_PK, second_PK, relevance_PK, num_rules=self.job.num_rules, min_margin=self.job.min_margin
         )
@@ -138,25 +137,12 @@ class Labeller:
         return RatedPairs(
             pairs=pairs,
             rules=rules,
-            chosen_Pk=labels.chosen_Pk,
+            labels=labels,
             relevance_Pk=relevance_Pk,
             first_Pk=first_Pk,
             second_Pk=second_Pk,
-            label_P=labels.label_P,
-            margin_P=labels.margin_P,
             kept=_with_all(rows, self.job.kept).take(pa.array(starts)),
         )
-
-    def _relevance(self, pairs: Sequence[PreferenceRow]) -> NDArray[np.float64]:
-        """Of all rules to what the users of pairs ask for, (P, K)."""
-        requests = [request(pair.replies()[0]) for pair in pairs]
-        return request_relevance(self.model.score(requests, self.job.rules).reward, self._neutral_K)
-
-    @cached_property
-    def _neutral_K(self) -> NDArray[np.float32]:
-        """Rewards of requests that no rule has anything to do with, (K,)."""
-        mean_K: NDArray[np.float32] = self.model.score(NEUTRAL, self.job.rules).reward.mean(axis=0)
-        return mean_K
 
     def _by_adapter(self, task: Task, records: Records, counts: Counts) -> RatedPairs | None:
         """Pairs labelled by the rules that the adapter names."""
@@ -179,12 +165,10 @@ class Labeller:
         return RatedPairs(
             pairs=pairs,
             rules=[rule.id for rule in self.job.rules],
-            chosen_Pk=chosen_Pk,
+            labels=RuleLabels(chosen_Pk=chosen_Pk, label_P=label_P, margin_P=margin_P),
             relevance_Pk=np.take_along_axis(critical_PK, chosen_Pk, axis=1),
             first_Pk=first_Pk,
             second_Pk=second_Pk,
-            label_P=label_P,
-            margin_P=margin_P,
         )
 
     def _pairs(

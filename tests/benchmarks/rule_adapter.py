@@ -30,8 +30,8 @@ import csrm
 from csrm.evaluation.bootstrap import cluster_numbers, resamples
 from csrm.labelled import PreferenceRow, read_preferences
 from csrm.rule_adapter import critical, pair_conversation, rate_chosen
-from csrm.rule_selection import NUM_RULES, choose, criterion, label, ratings, request_relevance
-from csrm.rules import NEUTRAL, load_rules, request
+from csrm.rule_selection import NUM_RULES, choose, criterion, label, ratings
+from csrm.rules import load_rules, relevance_to_requests, request
 
 NUM_RESAMPLES, SEED, REPEATS = 1_000, 0, 3
 
@@ -59,7 +59,7 @@ def measure_adapter(adapter: csrm.CSRM, model: csrm.CSRM, pairs: list[Preference
     replies = [reply for pair in pairs for reply in pair.replies()]
     rated_RK = ratings(model.score(replies, rules).p_safe)
     requests = [request(pair.replies()[0]) for pair in pairs]
-    related_PK = request_relevance(model.score(requests, rules).reward, model.score(NEUTRAL, rules).reward.mean(axis=0))
+    related_PK = relevance_to_requests(model, replies[::2], rules)
     first_PK, second_PK = rated_RK[::2], rated_RK[1::2]
     criterion_PK, named_PK = criterion(related_PK, first_PK, second_PK), critical(adapter, pairs, rules)
     is_unseen_K = np.isin([rule.id for rule in rules], adapter.facts["unseen_rules"])

@@ -30,8 +30,8 @@ from csrm.configurations import Configuration
 from csrm.evaluation.bootstrap import cluster_numbers, resamples
 from csrm.labelled import LabelledRow, PreferenceRow, read_preferences
 from csrm.model import Layout
-from csrm.rule_selection import NUM_RULES, label, label_pairs, ratings, request_relevance
-from csrm.rules import NEUTRAL, load_rules, request
+from csrm.rule_selection import NUM_RULES, label, label_pairs, ratings
+from csrm.rules import load_rules, relevance_to_requests
 from csrm.training.options import TrainOptions
 from csrm.training.trainer import train
 
@@ -102,10 +102,7 @@ def labels(rater: csrm.CSRM, pairs: Sequence[PreferenceRow], seed: int) -> Itera
     rules = load_rules()
     replies = [reply for pair in pairs for reply in pair.replies()]
     rated_RK = ratings(rater.score(replies, rules).p_safe)
-    related_PK = request_relevance(
-        rater.score([request(pair.replies()[0]) for pair in pairs], rules).reward,
-        rater.score(NEUTRAL, rules).reward.mean(axis=0),
-    )
+    related_PK = relevance_to_requests(rater, replies[::2], rules)
     first_PK, second_PK = rated_RK[::2], rated_RK[1::2]
 
     def by(chosen: np.ndarray) -> np.ndarray:
